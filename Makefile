@@ -1,0 +1,52 @@
+# Everything a person or a machine types here: `make demo`, `make test`, `make check`, `make bench`.
+# The only things needed beforehand are Python >= 3.11, make and a package index that pip can reach.
+
+# The newest interpreter that works *and* is >= 3.11; a shim that only pretends to be one is passed over.
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PACKAGES := ad samplers ppl models
+# One BLAS thread a chain: chains already run in parallel.
+export OPENBLAS_NUM_THREADS ?= 1
+export JAX_PLATFORMS ?= cpu
+
+.PHONY: demo test test-oldest check bench format clean setup
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "dualtape needs Python >= 3.11 with venv; none was found. Install one, or run: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m dualtape.models.demo
+
+test: setup
+	$(BIN)/python -m pytest -n auto
+
+# The same tests on the oldest supported stack, in an environment of its own.
+test-oldest:
+	$(MAKE) test PYTHON=python3.11 VENV=.venv-3.11
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# The repository root *is* the package: mypy sees it under its import name through a link.
+	@mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/dualtape
+	cd $(VENV)/typing && MYPYPATH=. ../bin/mypy --config-file dualtape/pyproject.toml -m dualtape $(PACKAGES:%=-p dualtape.%)
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	$(BIN)/python benchmarks/leapfrog.py
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,48 @@
+"""The errors of this layer, and the translation of JAX's own into them."""
+
+from __future__ import annotations
+
+
+class DifferentiationError(TypeError):
+    """A function that the requested adtype cannot differentiate; the message names an adtype that can."""
+
+
+class PreparationError(ValueError):
+    """An argument that differs in structure, shape or dtype from what a gradient was prepared for."""
+
+
+# What JAX says, in its own words, when a mode meets a construct it has no rule for. Each entry: a fragment of
+# JAX's message, what happened in the terms of the user's program, and the way out.
+_KNOWN_CAUSES = (
+    (
+        "Reverse-mode differentiation does not work for lax.while_loop",
+        "reverse mode cannot pass `lax.while_loop` (or a `fori_loop` with a dynamic trip count): "
+        "the number of values to store is unknown before it runs",
+        "use adtype=AutoForward(), or write the loop as `lax.scan` or a `fori_loop` with fixed bounds",
+    ),
+    (
+        "can't apply forward-mode differentiation (jvp) to a custom_vjp function",
+        "forward mode cannot pass a function with a `custom_vjp` rule (`odeint` is one): it has no forward rule",
+        "use adtype=AutoReverse(), or give the function a `custom_jvp` rule, which serves both modes",
+    ),
+    (
+        "Pure callbacks do not support JVP",
+        "the function calls back into Python (`pure_callback`), where JAX has no derivative rule",
+        "wrap the callback in a function with a `custom_jvp` rule",
+    ),
+)
+
+
+def explain(error: Exception, mode: str, subject: str) -> DifferentiationError | None:
+    """Turn an exception of JAX into a named error, or None where the cause is not one of the known ones.
+
+    Args:
+        error: what JAX raised while the derivative was traced.
+        mode: "forward" or "reverse".
+        subject: what was being differentiated, for the message.
+    """
+    text = str(error)
+    for fragment, cause, remedy in _KNOWN_CAUSES:
+        if fragment in text:
+            return DifferentiationError(f"{subject}: {cause} ({mode} mode was asked for); {remedy}.")
+    return None

@@ -1,0 +1,52 @@
+"""Results as ArviZ objects: an `xarray.DataTree` with ArviZ 1.x, an `InferenceData` with 0.x.
+
+ArviZ takes half a second to import, so it is imported when the first result is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+HostArray = np.ndarray[Any, Any]
+Dims = Mapping[str, list[str]]
+
+
+def to_arviz(
+    groups: Mapping[str, Mapping[str, HostArray]],
+    *,
+    dims: Dims,
+    coords: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+) -> Any:
+    """An ArviZ object.
+
+    Args:
+        groups: by group name, arrays by variable; those of `posterior` and `sample_stats` begin with the dimensions
+            (chain, draw), those of `observed_data` do not.
+        dims: names of the further dimensions, by variable.
+        coords: labels by dimension.
+        attrs: strings and numbers that describe the run; on the object and on its posterior.
+
+    Returns:
+        A `DataTree` (ArviZ 1.x) or an `InferenceData` (0.x).
+    """
+    filled = {name: dict(group) for name, group in groups.items() if group}
+    used = {dim for names in dims.values() for dim in names}
+    coords = {name: labels for name, labels in coords.items() if name in used}
+    try:
+        import arviz_base
+    except ImportError:
+        import arviz
+
+        result = arviz.from_dict(**filled, dims=dict(dims), coords=coords, attrs=dict(attrs))
+        for name in filled:
+            result[name].attrs.update(attrs)
+        return result
+    result = arviz_base.from_dict(filled, dims=dict(dims), coords=coords)
+    result.attrs.update(attrs)
+    for name in filled:
+        result[name].attrs.update(attrs)
+    return result

@@ -1,0 +1,213 @@
+"""`sample`: from a model and a sampler to an ArviZ object. The only file of this folder that knows samplers."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..ad.adtypes import AbstractADType, check_adtype
+from ..ad.routing import default_adtype
+from ..samplers.base import AbstractKernel, AbstractSampler
+from ..samplers.chains import Draws, Settings, compile_chain, run_chains
+from ..samplers.nuts import NUTS
+from ..samplers.progress import display
+from ..samplers.random import chain_key
+from .arviz import to_arviz
+from .checks import check_data, check_sampleable
+from .initialization import check_initial_values, find_start
+from .interpreters import Trace, discover
+from .log_density import TracedModel, trace_model
+from .model import BoundModel, Model
+
+HostArray = np.ndarray[Any, Any]
+
+
+class SamplingWarning(UserWarning):
+    """Something in a finished run that its user should look at."""
+
+
+def sample(
+    model: BoundModel,
+    sampler: AbstractSampler | None = None,
+    draws: int = 1000,
+    *,
+    warmup: int = 1000,
+    chains: int = 4,
+    seed: int | None = None,
+    adtype: AbstractADType | None = None,
+    init: Mapping[str, Any] | None = None,
+    thin: int = 1,
+    progress: bool = True,
+    precision: str = "float64",
+) -> Any:
+    """Draw from the posterior distribution of a model.
+
+    Args:
+        model: a model with its data, `f(data)`.
+        sampler: `NUTS()` by default.
+        draws: to keep from each chain.
+        warmup: steps before them, in which the sampler adapts; they are dropped.
+        chains: how many; run in parallel on the cores there are.
+        seed: a non-negative integer; the same seed gives the same draws, and chain i depends on `seed` and i only.
+            None draws one, which the result records.
+        adtype: how to differentiate wherever the sampler names no adtype; None means the global default.
+        init: initial values by site, in the support of the site: of its shape, or with a leading dimension of
+            length `chains`. Other sites start at Uniform(−2, 2) in unconstrained space.
+        thin: keep every thin-th step.
+        progress: show a line a chain; silent where the output is not a terminal or a notebook.
+        precision: "float64" or "float32"; the setting of JAX outside this call is left alone.
+
+    Returns:
+        An ArviZ object (`DataTree`, or `InferenceData` before ArviZ 1.0) with the groups `posterior`,
+        `sample_stats` and `observed_data`. Its attributes hold the seed, versions, what adtype each block got
+        and why, and the seconds of compilation, warm-up and sampling.
+
+    Raises:
+        TypeError, ValueError: on bad arguments, data outside their support, discrete latent sites, blocks that do
+            not partition the sites, or where no starting point is found; before sampling starts.
+        DifferentiationError: where an adtype cannot differentiate its block.
+
+    Example:
+        `idata = sample(schools(y, sigma), NUTS(target_acceptance=0.9), seed=1)`
+    """
+    sampler = NUTS() if sampler is None else sampler
+    _check_arguments(model, sampler, draws=draws, warmup=warmup, chains=chains, thin=thin, seed=seed)
+    if precision not in ("float64", "float32"):
+        raise ValueError(f"sample: precision must be 'float64' or 'float32', got {precision!r}.")
+    seed = secrets.randbits(32) if seed is None else int(seed)
+    default: AbstractContextManager[None] = (
+        nullcontext() if adtype is None else default_adtype(check_adtype(adtype, "sample: adtype"))
+    )
+    settings = Settings(draws, warmup, thin)
+    x64 = precision == "float64"
+    with jax.enable_x64(x64), default, display(progress, chains, warmup, draws * thin) as shown:
+        started = time.perf_counter()
+        found = discover(model, check_data)
+        check_sampleable(found, model.name)
+        given = check_initial_values(init, found, chains)
+        shown.compiling()
+        traced = trace_model(model, found)
+        whole = traced.density.restrict(traced.density.sites)
+        dtype = np.dtype(precision)
+        kernel = sampler.build(whole.target, dtype)
+        compiled = compile_chain(kernel, whole, traced.data, dtype, settings)
+        compile_seconds = time.perf_counter() - started
+        states = [
+            find_start(model, traced, given[i], np.random.default_rng([seed, i]), compiled.init, dtype)
+            for i in range(chains)
+        ]
+        keys = [chain_key(seed, i) for i in range(chains)]
+        drawn = run_chains(compiled, states, keys, settings, shown, x64)
+        attrs = {
+            "sampler": repr(sampler),
+            "seed": seed,
+            "seconds_compile": compile_seconds,
+            "seconds_warmup": drawn.warmup_seconds,
+            "seconds_sampling": drawn.sampling_seconds,
+        }
+        result = _to_result(model, found, traced, kernel, drawn, attrs, settings)
+    _warn(drawn, settings)
+    return result
+
+
+def _to_result(
+    model: BoundModel,
+    found: Trace,
+    traced: TracedModel,
+    kernel: AbstractKernel,
+    drawn: Draws,
+    attrs: dict[str, Any],
+    settings: Settings,
+) -> Any:
+    dims = {name: list(names) for name, names in traced.dims.items() if names}
+    dims |= {name: ["block"] for name in drawn.statistics if name.startswith("block_")}
+    coords: dict[str, Any] = {name: list(p.coords or range(p.size)) for name, p in traced.plates.items()}
+    coords["block"] = [report.block for report in kernel.reports]
+    blocks = {
+        report.block: {
+            "sampler": report.sampler,
+            "dimension": report.dimension,
+            "adtype": report.adtype,
+            "reason": report.reason,
+        }
+        for report in kernel.reports
+    }
+    attrs |= {
+        "model": model.name,
+        "blocks": json.dumps(blocks),
+        "warmup": settings.warmup,
+        "thin": settings.thin,
+        "interrupted": int(not drawn.finished),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inference_library": "dualtape",
+        **{f"{name}_version": _version(name) for name in ("dualtape", "jax", "numpyro", "numpy")},
+    }
+    observed = {name: np.asarray(value) for name, value in traced.observed.items()}
+    groups = {
+        "posterior": _constrained(traced, drawn.positions),
+        "sample_stats": drawn.statistics,
+        "observed_data": observed,
+    }
+    return to_arviz(groups, dims=dims, coords=coords, attrs=attrs)
+
+
+def _constrained(traced: TracedModel, positions: HostArray) -> dict[str, HostArray]:
+    """Constrained values of all draws, shape (chains, draws, ...), draw by draw in one compiled loop."""
+    values = jax.jit(lambda q, data: jax.lax.map(lambda one: traced.constrained(one, *data), q, batch_size=256))
+    flat = positions.reshape(-1, positions.shape[-1])
+    return {
+        name: np.asarray(value).reshape(*positions.shape[:2], *value.shape[1:])
+        for name, value in values(flat, traced.data).items()
+    }
+
+
+def _warn(drawn: Draws, settings: Settings) -> None:
+    chains, kept = drawn.positions.shape[:2]
+    divergences = int(np.sum(drawn.statistics.get("diverging", 0)))
+    if divergences:
+        warnings.warn(
+            f"{divergences} of {chains * kept} draws ended in a divergence: the posterior has regions that the step "
+            f"size is too long for, and the draws may miss them. Raise target_acceptance, or reparameterise (a "
+            f"non-centred form, for a hierarchical model).",
+            SamplingWarning,
+            stacklevel=3,
+        )
+    if not drawn.finished:
+        warnings.warn(
+            f"interrupted: the result holds {kept} of {settings.draws} draws from each chain.",
+            SamplingWarning,
+            stacklevel=3,
+        )
+
+
+def _check_arguments(model: object, sampler: object, *, seed: object, **counts: object) -> None:
+    if isinstance(model, Model):
+        raise TypeError(f"sample: '{model.name}' has no data yet; call it first: sample({model.name}(...)).")
+    if not isinstance(model, BoundModel):
+        raise TypeError(f"sample: expected a model with its data, got {model!r}; decorate a function with @model.")
+    if not isinstance(sampler, AbstractSampler):
+        hint = f"; write {sampler.__name__}()" if isinstance(sampler, type) else ""
+        raise TypeError(f"sample: sampler must be one such as NUTS() or Gibbs({{...}}), got {sampler!r}{hint}.")
+    for name, value in counts.items():
+        low = 0 if name == "warmup" else 1
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+            raise ValueError(f"sample: {name} must be an integer >= {low}, got {value!r}.")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
+        raise ValueError(f"sample: seed must be a non-negative integer or None, got {seed!r}.")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

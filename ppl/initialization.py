@@ -1,0 +1,121 @@
+"""Where chains start: values the user gives, and uniform draws in unconstrained space for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from .interpreters import Trace, unconstrain
+from .log_density import TracedModel
+from .model import BoundModel
+from .transforms import describe_support
+
+HostArray = np.ndarray[Any, Any]
+ATTEMPTS = 100
+RADIUS = 2.0
+
+
+def check_initial_values(init: Mapping[str, Any] | None, found: Trace, chains: int) -> list[dict[str, Any]]:
+    """The initial values of each chain, by site, constrained.
+
+    Args:
+        init: by site, values of the site's shape for all chains, or with a leading dimension of length `chains`.
+        found: the sites of the model.
+        chains: how many.
+
+    Raises:
+        ValueError: on an unknown site, a shape that does not fit, or a value outside the support; naming it.
+    """
+    per_chain: list[dict[str, Any]] = [{} for _ in range(chains)]
+    if init is None:
+        return per_chain
+    if not isinstance(init, Mapping):
+        raise TypeError(f"init: expected a dict from site names to values, got {init!r}.")
+    latent = {site.name: site for site in found.sites.values() if site.obs is None}
+    for name, given in init.items():
+        if name not in latent:
+            known = ", ".join(f"'{site}'" for site in latent)
+            raise ValueError(f"init: '{name}' is no latent site of the model; these are: {known}.")
+        value, shape = np.asarray(given), tuple(latent[name].distribution.shape())
+        if value.dtype.kind not in "iuf":
+            raise TypeError(f"init: site '{name}' needs numbers, got {value.dtype} values.")
+        if value.shape == shape:
+            value = np.broadcast_to(value, (chains, *shape))
+        elif value.shape != (chains, *shape):
+            raise ValueError(
+                f"init: site '{name}' has shape {shape}, got a value of shape {value.shape}; give {shape} for all "
+                f"chains or {(chains, *shape)} for one value a chain."
+            )
+        _check_inside(name, latent[name].distribution, value)
+        for chain in range(chains):
+            per_chain[chain][name] = value[chain]
+    return per_chain
+
+
+def _check_inside(name: str, distribution: Any, value: HostArray) -> None:
+    if not np.isfinite(value).all():
+        raise ValueError(f"init: site '{name}' has a value that is not finite; give finite numbers.")
+    try:
+        inside = np.asarray(distribution.support(value))
+    except (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
+        return  # The support depends on other sites; the log density at the start will tell.
+    if not inside.all():
+        raise ValueError(
+            f"init: site '{name}' has a value outside the support of {type(distribution).__name__}, "
+            f"{describe_support(distribution)}."
+        )
+
+
+def find_start(
+    model: BoundModel,
+    traced: TracedModel,
+    given: dict[str, Any],
+    rng: np.random.Generator,
+    init_state: Callable[[HostArray], tuple[Any, Any]],
+    dtype: Any,
+) -> Any:
+    """The state of a kernel at a position where the log density and its gradient are finite.
+
+    Sites without an initial value are drawn from Uniform(−2, 2) in unconstrained space, up to 100 times.
+
+    Args:
+        model: the model.
+        traced: the same, traced.
+        given: constrained values by site.
+        rng: of this chain.
+        init_state: from a position to a kernel's state and the log density.
+        dtype: of positions.
+
+    Raises:
+        ValueError: if no such position was found; it says what each term of the log density was.
+    """
+    coordinates = traced.density.coordinates
+    everything_given = given.keys() >= coordinates.shapes.keys()
+    position = np.zeros(coordinates.dimension, dtype)
+    for _ in range(1 if everything_given else ATTEMPTS):
+        position = rng.uniform(-RADIUS, RADIUS, coordinates.dimension).astype(dtype)
+        if given:
+            parts = dict(zip(coordinates.shapes, coordinates.split(position), strict=True))
+            parts |= unconstrain(model, given, parts)
+            position = np.asarray(coordinates.join(list(parts.values())), dtype)
+        state, log_density = init_state(position)
+        if np.isfinite(log_density) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+            return state
+    raise ValueError(_explain(traced, position, everything_given))
+
+
+def _explain(traced: TracedModel, position: HostArray, given: bool) -> str:
+    terms = {name: float(term) for name, term in traced.density.by_term(position, *traced.data).items()}
+    contributions = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+    culprits = [name for name, value in terms.items() if not np.isfinite(value)]
+    where = "at the given initial values" if given else f"in {ATTEMPTS} draws from Uniform(-{RADIUS:g}, {RADIUS:g})"
+    what = (
+        f"the log density was never finite {where}; at the last: {contributions}. Not finite: {', '.join(culprits)}"
+        if culprits
+        else f"the log density was finite but its gradient was not {where}; at the last: {contributions}. Look for "
+        f"sqrt, log or a division at zero behind a jnp.where, which passes NaN to the gradient of the branch not taken"
+    )
+    return f"no starting point was found: {what}. Give `init=` values, or change the model there."

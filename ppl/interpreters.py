@@ -1,0 +1,284 @@
+"""Running a model for a purpose: to discover its sites, to evaluate its log density, to invert its bijections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import Distribution
+
+from .language import AbstractInterpreter, Plate
+from .model import BoundModel
+from .transforms import bijection, constrain, is_discrete, unconstrained_shape
+
+Dims = tuple[str, ...] | None
+
+
+@dataclass
+class Site:
+    """What is known of a random variable after one run of the model.
+
+    Args:
+        name: of the site.
+        distribution: with plates and the shape of the observations expanded.
+        obs: the observed value, or None.
+        dims: names of its dimensions, or None where nothing is known of them.
+    """
+
+    name: str
+    distribution: Distribution
+    obs: Any
+    dims: Dims
+
+
+@dataclass
+class Trace:
+    """What one run of a model declared, in order."""
+
+    sites: dict[str, Site] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    terms: dict[str, Any] = field(default_factory=dict)
+    deterministics: dict[str, tuple[Any, Dims]] = field(default_factory=dict)
+    plates: dict[str, Plate] = field(default_factory=dict)
+
+
+# From a latent site to its value and the log Jacobian of its bijection.
+LatentValue = Callable[[str, Distribution], tuple[Any, Any | None]]
+
+
+class Recorder(AbstractInterpreter):
+    """Runs a model with given values for its latent variables and records everything that it declares.
+
+    Args:
+        model: whose conditions and interventions apply.
+        latent: gives the value of a latent variable.
+        with_terms: whether to evaluate the terms of the log density.
+    """
+
+    def __init__(self, model: BoundModel, latent: LatentValue, *, with_terms: bool) -> None:
+        self.model = model
+        self.latent = latent
+        self.with_terms = with_terms
+        self.trace = Trace()
+
+    def run(self) -> Trace:
+        """Run the model once.
+
+        Raises:
+            ValueError: on a repeated name, a shape that does not fit, or a condition on an unknown site.
+        """
+        self.model.run(self)
+        self._check_names_given_by_user()
+        return self.trace
+
+    def random_variable(
+        self, name: str, distribution: Distribution, obs: Any, dims: Dims, plates: tuple[Plate, ...]
+    ) -> Any:
+        """See `AbstractInterpreter.random_variable`."""
+        self._claim(name, plates)
+        distribution = _expand_to_plates(name, distribution, plates)
+        if name in self.model.interventions:
+            value = _as_observed(name, distribution, self.model.interventions[name])
+            self.trace.deterministics[name] = (value, _dims(name, dims, plates, np.shape(value)))
+            return value
+        observed = self.model.conditions.get(name, obs)
+        if observed is None or name in self.model.latents:
+            return self._latent(name, distribution, dims, plates)
+        value = _as_observed(name, distribution, observed)
+        distribution = _expand_to_observed(name, distribution, np.shape(value))
+        self.trace.sites[name] = Site(
+            name, distribution, value, self._site_dims(name, distribution, value, dims, plates)
+        )
+        self._add_term(name, distribution, value)
+        return value
+
+    def _latent(self, name: str, distribution: Distribution, dims: Dims, plates: tuple[Plate, ...]) -> Any:
+        value, log_jacobian = self.latent(name, distribution)
+        self.trace.sites[name] = Site(
+            name, distribution, None, self._site_dims(name, distribution, value, dims, plates)
+        )
+        self.trace.values[name] = value
+        self._add_term(name, distribution, value)
+        if self.with_terms and log_jacobian is not None:
+            self.trace.terms[f"log|J| {name}"] = log_jacobian
+        return value
+
+    def deterministic(self, name: str, value: Any, dims: Dims, plates: tuple[Plate, ...]) -> None:
+        """See `AbstractInterpreter.deterministic`."""
+        self._claim(name, plates)
+        self.trace.deterministics[name] = (value, _dims(name, dims, plates, np.shape(value)))
+
+    def factor(self, name: str, log_weight: Any) -> None:
+        """See `AbstractInterpreter.factor`."""
+        self._claim(name, ())
+        # Noted even in a run without terms, so that its name is known.
+        self.trace.terms[name] = jnp.sum(jnp.asarray(log_weight))
+
+    @staticmethod
+    def _site_dims(name: str, distribution: Distribution, value: Any, dims: Dims, plates: tuple[Plate, ...]) -> Dims:
+        return _dims(name, dims, plates, np.shape(value), len(distribution.event_shape))
+
+    def _add_term(self, name: str, distribution: Distribution, value: Any) -> None:
+        if self.with_terms:
+            self.trace.terms[name] = jnp.sum(distribution.log_prob(value))
+
+    def _claim(self, name: str, plates: tuple[Plate, ...]) -> None:
+        trace = self.trace
+        if name in trace.sites or name in trace.deterministics or name in trace.terms:
+            raise ValueError(f"site '{name}' is declared twice; give each site of a model a name of its own.")
+        for plate in plates:
+            known = trace.plates.setdefault(plate.name, plate)
+            if known != plate:
+                raise ValueError(
+                    f"plate '{plate.name}' is opened with size {plate.size} and with size {known.size}, or with "
+                    f"other labels; give different plates different names."
+                )
+
+    def _check_names_given_by_user(self) -> None:
+        declared = self.trace.sites.keys() | self.trace.deterministics.keys()
+        for word, names in (
+            ("condition", self.model.conditions.keys()),
+            ("decondition", self.model.latents),
+            ("fix", self.model.interventions.keys()),
+        ):
+            for name in sorted(names):
+                if name not in declared:
+                    known = ", ".join(f"'{site}'" for site in self.trace.sites)
+                    raise ValueError(f"{word}: model '{self.model.name}' has no site '{name}'; it has {known}.")
+
+
+def discover(model: BoundModel, inspect: Callable[[Trace], None] = lambda trace: None) -> Trace:
+    """Find the sites of a model, on abstract values of its random variables.
+
+    Args:
+        model: the model.
+        inspect: called with the trace while its arrays are alive, and again with concrete observed values if
+            the model computes some of them with `jax.numpy`.
+    """
+    found: list[Trace] = []
+
+    def run(zero: jax.Array) -> None:
+        def latent(name: str, distribution: Distribution) -> tuple[Any, None]:
+            if is_discrete(distribution):
+                return jnp.zeros(distribution.shape(), jnp.int32) + zero.astype(jnp.int32), None
+            transform = bijection(name, distribution)
+            return transform(jnp.zeros(unconstrained_shape(name, distribution)) + zero), None
+
+        trace = Recorder(model, latent, with_terms=False).run()
+        found.append(trace)
+        inspect(trace)
+
+    scalar = jax.ShapeDtypeStruct((), jnp.result_type(float))
+    jax.eval_shape(run, scalar)
+    if any(isinstance(site.obs, jax.core.Tracer) for site in found[0].sites.values()):
+        # An observed value that the model computes, such as obs=jnp.log(y): once more with everything that does
+        # not depend on `zero` evaluated on the spot, so that it can be inspected.
+        with jax.ensure_compile_time_eval():
+            jax.eval_shape(run, scalar)
+    return found[-1]
+
+
+def evaluate(model: BoundModel, unconstrained: dict[str, Any]) -> Trace:
+    """Values and terms of the log density at unconstrained values of the latent variables, by site."""
+
+    def at(name: str, distribution: Distribution) -> tuple[Any, Any | None]:
+        if name not in unconstrained:
+            raise ValueError(
+                f"site '{name}' appeared only now: the model declared other sites before. "
+                f"The sites of a model must not depend on values or change between calls."
+            )
+        return constrain(bijection(name, distribution), unconstrained[name])
+
+    return Recorder(model, at, with_terms=True).run()
+
+
+def unconstrain(model: BoundModel, values: dict[str, Any], fallback: dict[str, Any]) -> dict[str, Any]:
+    """Unconstrained values that correspond to constrained ones.
+
+    Args:
+        model: the model.
+        values: constrained values of some of the latent variables.
+        fallback: unconstrained values of the others.
+    """
+    result: dict[str, Any] = {}
+
+    def invert(name: str, distribution: Distribution) -> tuple[Any, None]:
+        transform = bijection(name, distribution)
+        if name not in values:
+            result[name] = fallback[name]
+            return transform(fallback[name]), None
+        value = jnp.asarray(values[name], jnp.result_type(float))
+        result[name] = transform.inv(value)
+        return value, None
+
+    Recorder(model, invert, with_terms=False).run()
+    return result
+
+
+def _expand_to_plates(name: str, distribution: Distribution, plates: tuple[Plate, ...]) -> Distribution:
+    if not plates:
+        return distribution
+    sizes = tuple(plate.size for plate in plates)
+    batch = tuple(distribution.batch_shape)
+    try:
+        wanted = np.broadcast_shapes(batch, sizes)
+    except ValueError:
+        wanted = ()
+    if wanted[len(wanted) - len(sizes) :] != sizes:
+        opened = ", ".join(f"'{plate.name}' of size {plate.size}" for plate in plates)
+        raise ValueError(
+            f"site '{name}': its distribution has batch shape {batch}, which does not fit into plate {opened}; "
+            f"parameters inside plates must have the plates' sizes, or 1, as their last dimensions."
+        )
+    return distribution if wanted == batch else distribution.expand(wanted)
+
+
+def _as_observed(name: str, distribution: Distribution, value: Any) -> Any:
+    """The value as an array, of a floating dtype where the support is continuous."""
+    if not isinstance(value, jax.Array):
+        value = np.asarray(value)
+        if value.dtype.kind not in "biuf":
+            raise TypeError(
+                f"observed site '{name}' holds {value.dtype} values; convert them to numbers, "
+                f"for example with numpy.asarray(values, float)."
+            )
+    if not is_discrete(distribution) and value.dtype.kind in "biu":
+        value = value.astype(jnp.result_type(float))
+    return value
+
+
+def _expand_to_observed(name: str, distribution: Distribution, shape: tuple[int, ...]) -> Distribution:
+    own = tuple(distribution.shape())
+    try:
+        fits = np.broadcast_shapes(own, shape) == shape
+    except ValueError:
+        fits = False
+    events = len(distribution.event_shape)
+    if not fits or (events and shape[len(shape) - events :] != tuple(distribution.event_shape)):
+        raise ValueError(
+            f"observed site '{name}' has shape {shape}, but its distribution has shape {own}; the distribution "
+            f"must have the shape of the data or broadcast to it. Check for a transposed or unsqueezed array."
+        )
+    return distribution if own == shape else distribution.expand(shape[: len(shape) - events])
+
+
+def _dims(name: str, dims: Dims, plates: tuple[Plate, ...], shape: tuple[int, ...], events: int = 0) -> Dims:
+    """Names for the dimensions of a value: the user's, else those of the plates where they stand."""
+    if dims is not None:
+        if len(dims) != len(shape):
+            raise ValueError(f"site '{name}': dims {dims} name {len(dims)} dimensions, its shape is {shape}.")
+        return dims
+    sizes = tuple(plate.size for plate in plates)
+    first = len(shape) - events - len(sizes)
+    if not sizes or first < 0 or shape[first : first + len(sizes)] != sizes:
+        return None
+    extra = tuple(f"{name}_dim_{i}" for i in range(first))
+    return (
+        *extra,
+        *(plate.name for plate in plates),
+        *(f"{name}_dim_{first + len(sizes) + i}" for i in range(events)),
+    )

@@ -1,0 +1,172 @@
+"""Models as values: a decorated function, and that function with data, conditions and interventions bound."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from .language import AbstractInterpreter, interpreting
+
+Values = Mapping[str, Any]
+_NOTHING: Values = MappingProxyType({})
+
+
+class Model:
+    """A function that declares random variables. Calling it with data gives a `BoundModel`.
+
+    Made by the decorator `model`.
+
+    Args:
+        function: plain Python on `jax.numpy`.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.signature = inspect.signature(function)
+        functools.update_wrapper(self, function)
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return getattr(self.function, "__name__", "model")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> BoundModel:
+        """Bind data.
+
+        Raises:
+            TypeError: if an argument is missing or unknown; it names those that the model takes.
+        """
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"model '{self.name}{self.signature}': {error}.") from None
+        return BoundModel(self, args, MappingProxyType(dict(kwargs)))
+
+    def __repr__(self) -> str:
+        """Name and arguments."""
+        return f"Model({self.name}{self.signature})"
+
+
+def model(function: Callable[..., Any]) -> Model:
+    """Turn a function into a model.
+
+    Args:
+        function: plain Python on `jax.numpy` that declares its random variables with `rv`. Its arguments are data.
+
+    Returns:
+        A `Model`; call it with data to get something that can be sampled.
+
+    Example:
+        `@model` above `def coin(flips): p = rv("p", dist.Beta(1, 1)); rv("y", dist.Bernoulli(p), obs=flips)`
+    """
+    if not callable(function):
+        raise TypeError(f"@model decorates a function, got {function!r}.")
+    return Model(function)
+
+
+@dataclass(frozen=True)
+class BoundModel:
+    """A model with its data: what is sampled.
+
+    Args:
+        model: the function.
+        args, kwargs: its data.
+        conditions: observed values by site, over those in the function.
+        latents: sites to be treated as latent although the function observes them.
+        interventions: values by site that replace the site and its term altogether (Pearl's do).
+    """
+
+    model: Model
+    args: tuple[Any, ...]
+    kwargs: Values
+    conditions: Values = field(default=_NOTHING)
+    latents: frozenset[str] = frozenset()
+    interventions: Values = field(default=_NOTHING)
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return self.model.name
+
+    def condition(self, values: Values | None = None, /, **named: Any) -> BoundModel:
+        """Observe sites: their values are fixed and their terms stay in the log density.
+
+        Args:
+            values: observed values by site.
+            named: the same, as keywords.
+
+        Returns:
+            A new model.
+        """
+        given = _merge("condition", values, named)
+        return replace(
+            self,
+            conditions=MappingProxyType({**self.conditions, **given}),
+            latents=self.latents - given.keys(),
+        )
+
+    def __or__(self, values: Values) -> BoundModel:
+        """`m | {"x": 1.0}` is `m.condition({"x": 1.0})`."""
+        if not isinstance(values, Mapping):
+            return NotImplemented
+        return self.condition(values)
+
+    def decondition(self, *sites: str) -> BoundModel:
+        """Make observed sites latent, whether they were observed by `condition` or by `obs=` in the function.
+
+        Args:
+            sites: names; none means all that `condition` has observed.
+
+        Returns:
+            A new model.
+        """
+        names = sites or tuple(self.conditions)
+        kept = {name: value for name, value in self.conditions.items() if name not in names}
+        return replace(self, conditions=MappingProxyType(kept), latents=self.latents | frozenset(names))
+
+    def fix(self, values: Values | None = None, /, **named: Any) -> BoundModel:
+        """Intervene on sites: their values are fixed and their terms leave the log density (do).
+
+        Args:
+            values: values by site.
+            named: the same, as keywords.
+
+        Returns:
+            A new model.
+        """
+        given = _merge("fix", values, named)
+        return replace(self, interventions=MappingProxyType({**self.interventions, **given}))
+
+    def run(self, interpreter: AbstractInterpreter) -> None:
+        """Run the function; the interpreter gives meaning to its declarations."""
+        with interpreting(interpreter):
+            self.model.function(*self.args, **self.kwargs)
+
+    def __repr__(self) -> str:
+        """Name and the names of what is conditioned and fixed."""
+        notes = [
+            f"{word}={sorted(names)}"
+            for word, names in (
+                ("conditioned", self.conditions),
+                ("deconditioned", self.latents),
+                ("fixed", self.interventions),
+            )
+            if names
+        ]
+        return f"BoundModel({', '.join([self.name, *notes])})"
+
+
+def _merge(method: str, values: Values | None, named: dict[str, Any]) -> dict[str, Any]:
+    if values is not None and not isinstance(values, Mapping):
+        raise TypeError(f"{method}: expected a dict from site names to values, got {values!r}.")
+    merged = {**(values or {}), **named}
+    for name, value in merged.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{method}: site names are strings, got {name!r}.")
+        if value is None:
+            raise ValueError(f"{method}: site '{name}' needs a value; use decondition('{name}') to make it latent.")
+    return merged

@@ -1,0 +1,163 @@
+"""A traced program as a list of equations: what depends on what, and what can be computed beforehand.
+
+The log density of a model is traced once. Everything else is read off its equations: which terms depend on which
+sites, the part that a block of sites needs, and the part of that which does not change while the block moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.extend.core import JaxprEqn, Literal, Var
+
+Atom = Var | Literal
+
+# Cheap to repeat and costly to store: where the result of one of these would cross from the part computed
+# beforehand into the other, its operands cross instead and it is repeated there.
+_RECOMPUTED = frozenset({"broadcast_in_dim", "iota", "reshape", "convert_element_type", "squeeze", "expand_dims"})
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function of arrays as equations.
+
+    Args:
+        inputs: its arguments.
+        equations: in an order in which they can be evaluated.
+        outputs: its results.
+    """
+
+    inputs: tuple[Var, ...]
+    equations: tuple[JaxprEqn, ...]
+    outputs: tuple[Atom, ...]
+
+    @classmethod
+    def trace(cls, function: Callable[..., Any], *arguments: Any) -> tuple[Program, tuple[Any, ...], Any]:
+        """Trace a function.
+
+        Args:
+            function: of arrays, to a pytree of arrays.
+            arguments: arrays or their shapes.
+
+        Returns:
+            The program, whose inputs are the arrays that `function` closes over followed by its arguments; these
+            closed-over arrays; and the structure of the result, with shapes in place of arrays.
+        """
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        # Once more with calls to jitted functions spelled out, so that one equation is one operation.
+        flat = jax.make_jaxpr(lambda *args: _evaluate_inlined(closed, args))(*arguments)
+        jaxpr = flat.jaxpr
+        program = cls((*jaxpr.constvars, *jaxpr.invars), tuple(jaxpr.eqns), tuple(jaxpr.outvars))
+        return program, tuple(flat.consts), shapes
+
+    def __call__(self, *arguments: Any) -> list[Any]:
+        """Evaluate the program; usable under any transformation of JAX."""
+        values: dict[Var, Any] = dict(zip(self.inputs, arguments, strict=True))
+
+        def read(atom: Atom) -> Any:
+            return atom.val if isinstance(atom, Literal) else values[atom]
+
+        for equation in self.equations:
+            values.update(zip(equation.outvars, _bind(equation, [read(v) for v in equation.invars]), strict=True))
+        return [read(atom) for atom in self.outputs]
+
+    def dependencies(self) -> list[frozenset[int]]:
+        """For each output, which inputs (by number) it depends on."""
+        reach: dict[Var, frozenset[int]] = {var: frozenset({i}) for i, var in enumerate(self.inputs)}
+        for equation in self.equations:
+            sources: frozenset[int] = frozenset().union(
+                *(reach[v] for v in equation.invars if not isinstance(v, Literal))
+            )
+            reach.update(dict.fromkeys(equation.outvars, sources))
+        return [frozenset() if isinstance(out, Literal) else reach[out] for out in self.outputs]
+
+    def select(self, outputs: Sequence[int]) -> Program:
+        """The program for some of the outputs (by number), with nothing that they do not need."""
+        chosen = tuple(self.outputs[i] for i in outputs)
+        return Program(self.inputs, _needed(self.equations, chosen), chosen)
+
+    def split(self, varying: Collection[int]) -> tuple[Program, Program]:
+        """Separate what depends on some of the inputs from what does not.
+
+        Args:
+            varying: the inputs (by number) that will change.
+
+        Returns:
+            A program from the other inputs to intermediate results, and a program from the varying inputs, in
+            the order of `varying`, followed by these results, to the outputs.
+        """
+        moving: set[Var] = {self.inputs[i] for i in varying}
+        late: list[JaxprEqn] = []
+        early: dict[Var, JaxprEqn] = {}
+        for equation in self.equations:
+            if any(v in moving for v in equation.invars if not isinstance(v, Literal)):
+                moving.update(equation.outvars)
+                late.append(equation)
+            else:
+                early.update(dict.fromkeys(equation.outvars, equation))
+
+        repeated: dict[int, JaxprEqn] = {}
+        crossing: dict[Var, None] = {}
+
+        def cross(atom: Atom) -> None:
+            if isinstance(atom, Literal) or atom in moving or atom in crossing:
+                return
+            source = early.get(atom)
+            if source is not None and source.primitive.name in _RECOMPUTED:
+                if id(source) not in repeated:
+                    for operand in source.invars:
+                        cross(operand)
+                    repeated[id(source)] = source
+            else:
+                crossing[atom] = None
+
+        for equation in late:
+            for atom in equation.invars:
+                cross(atom)
+        for atom in self.outputs:
+            cross(atom)
+
+        results = tuple(crossing)
+        others = tuple(var for i, var in enumerate(self.inputs) if i not in varying)
+        first_equations = _needed([e for e in self.equations if e.outvars[0] in early], results) if early else ()
+        before = Program(others, first_equations, results)
+        after = Program((*(self.inputs[i] for i in varying), *results), (*repeated.values(), *late), self.outputs)
+        return before, after
+
+
+def _needed(equations: Sequence[JaxprEqn], outputs: Sequence[Atom]) -> tuple[JaxprEqn, ...]:
+    wanted = {atom for atom in outputs if not isinstance(atom, Literal)}
+    kept = []
+    for equation in reversed(equations):
+        if any(var in wanted for var in equation.outvars):
+            kept.append(equation)
+            wanted.update(v for v in equation.invars if not isinstance(v, Literal))
+    return tuple(reversed(kept))
+
+
+def _bind(equation: JaxprEqn, values: list[Any]) -> list[Any]:
+    parameters = equation.primitive.get_bind_params(equation.params)
+    with equation.ctx.manager:
+        result = equation.primitive.bind(*values, **parameters)
+    return list(result) if equation.primitive.multiple_results else [result]
+
+
+def _evaluate_inlined(closed: Any, arguments: Sequence[Any]) -> list[Any]:
+    jaxpr = closed.jaxpr
+    values: dict[Var, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    values.update(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom: Atom) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        operands = [read(v) for v in equation.invars]
+        if equation.primitive.name in ("jit", "pjit"):
+            results = _evaluate_inlined(equation.params["jaxpr"], operands)
+        else:
+            results = _bind(equation, operands)
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(v) for v in jaxpr.outvars]

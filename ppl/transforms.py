@@ -1,0 +1,66 @@
+"""Bijections between the support of a distribution and unconstrained space; NumPyro's, with shapes and Jacobians."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import Distribution, biject_to
+from numpyro.distributions.transforms import IdentityTransform, IndependentTransform, Transform
+
+
+def bijection(name: str, distribution: Distribution) -> Transform:
+    """The bijection from unconstrained space onto the support of a continuous distribution.
+
+    It is built from the distribution as it stands, so a support that depends on other variables, such as
+    `Uniform(0, y)`, gives a bijection that depends on them.
+
+    Raises:
+        TypeError: naming the site, where no bijection is known.
+    """
+    try:
+        return biject_to(distribution.support)
+    except NotImplementedError as error:
+        raise TypeError(
+            f"site '{name}': no bijection onto the support of {type(distribution).__name__} is known "
+            f"({distribution.support}); write it as a transformed variable of another distribution."
+        ) from error
+
+
+def unconstrained_shape(name: str, distribution: Distribution) -> tuple[int, ...]:
+    """The shape of the unconstrained array behind a value of `distribution`."""
+    shape: tuple[int, ...] = bijection(name, distribution).inverse_shape(distribution.shape())
+    return shape
+
+
+def constrain(transform: Transform, unconstrained: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """Map into the support.
+
+    Args:
+        transform: a bijection.
+        unconstrained: where, of the shape that `unconstrained_shape` says.
+
+    Returns:
+        The value, and log |det ∂value/∂unconstrained| summed to shape (), None where it is zero.
+    """
+    value = transform(unconstrained)
+    inner: Any = transform
+    while isinstance(inner, IndependentTransform):
+        inner = inner.base_transform
+    if isinstance(inner, IdentityTransform):
+        return value, None
+    return value, jnp.sum(transform.log_abs_det_jacobian(unconstrained, value))
+
+
+def is_discrete(distribution: Distribution) -> bool:
+    """Whether values of the distribution are discrete, so that they have no gradient."""
+    return bool(distribution.support.is_discrete)
+
+
+def describe_support(distribution: Distribution) -> str:
+    """The support for messages, bounds spelled out where they are known."""
+    support: Any = distribution.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return str(support)

@@ -1,0 +1,40 @@
+"""Markov chain Monte Carlo over flat arrays: parts first, then the samplers that wire them.
+
+A sampler is a frozen value (`NUTS()`, `HMC(0.1, 5)`, `Gibbs({...})`). `build` turns it and a target density into
+a *kernel*, a set of pure functions that JAX can compile. The driver in `chains` runs kernels.
+
+Notation, throughout this folder:
+
+    q       position, shape (dimension,), unconstrained
+    u       whitened momentum, shape (dimension,), standard normal at every refreshment
+    L       scale of the metric: L Lᵀ estimates the covariance of q (the inverse of the mass matrix M)
+    p       momentum of the textbooks, p = L⁻ᵀ u, so that pᵀ M⁻¹ p = uᵀ u
+    H       energy, −log π(q) + ½ uᵀ u
+    ρ       sum of u over a stretch of trajectory
+
+In whitened momenta the kinetic energy and the U-turn criterion are the same for every metric; only the
+integrator, which moves q by ε L u and u by ε Lᵀ ∇log π(q), has to know L.
+
+This layer knows log densities over arrays (`base.Target`), never a model.
+"""
+
+from .base import AbstractKernel, AbstractSampler, BlockReport, Conditional, Target
+from .gibbs import Gibbs
+from .hmc import HMC
+from .metrics import AbstractMetric, DenseMetric, DiagonalMetric, UnitMetric
+from .nuts import NUTS
+
+__all__ = [
+    "HMC",
+    "NUTS",
+    "AbstractKernel",
+    "AbstractMetric",
+    "AbstractSampler",
+    "BlockReport",
+    "Conditional",
+    "DenseMetric",
+    "DiagonalMetric",
+    "Gibbs",
+    "Target",
+    "UnitMetric",
+]

@@ -1,0 +1,198 @@
+"""What HMC and NUTS share: the state, the gradient, the integrator and the warm-up of a Hamiltonian kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..ad.adtypes import AbstractADType, check_adtype
+from ..ad.gradient import PreparedGradient, prepare_gradient
+from .base import AbstractKernel, Array, BlockReport, Constants, Target, block_name
+from .integrators import Point, leapfrog
+from .metrics import AbstractMetric
+from .random import fold_in, normal
+from .trajectory import Integrate
+from .warmup import Adaptation, Tuning
+
+
+class State(NamedTuple):
+    """What a Hamiltonian kernel carries from step to step.
+
+    Args:
+        position: q, shape (dimension,).
+        log_density: log π(q), shape ().
+        gradient: ∇log π(q), shape (dimension,).
+    """
+
+    position: Array
+    log_density: Array
+    gradient: Array
+
+
+class Info(NamedTuple):
+    """What happened in one step; every field has shape ().
+
+    Args:
+        lp: log π at the new position.
+        acceptance_rate: mean of min(1, exp(H₀ − H)) over the points visited.
+        diverging: whether the energy error exceeded its limit.
+        energy: H at the new point.
+        n_steps: leapfrog steps taken.
+        step_size: ε.
+        tree_depth: doublings of the trajectory; None for a trajectory of fixed length.
+    """
+
+    lp: Array
+    acceptance_rate: Array
+    diverging: Array
+    energy: Array
+    n_steps: Array
+    step_size: Array
+    tree_depth: Array | None = None
+
+
+# From a key, a point with a fresh momentum, the step size and the integrator to the next state.
+Transition = Callable[[Array, Point, Array, Integrate], tuple[State, Info]]
+
+
+@dataclass(frozen=True)
+class HamiltonianKernel(AbstractKernel):
+    """A kernel that moves by Hamiltonian dynamics; HMC and NUTS differ in their `transition` alone.
+
+    Args:
+        name: the sampler as the user wrote it, for reports.
+        target: what is sampled.
+        gradient: its prepared gradient.
+        adaptation: of step size and metric.
+        transition: from a point with a fresh momentum to the next state.
+        dtype: of positions.
+    """
+
+    name: str
+    target: Target
+    gradient: PreparedGradient
+    adaptation: Adaptation
+    transition: Transition
+    dtype: Any
+
+    @classmethod
+    def of(
+        cls,
+        sampler: object,
+        target: Target,
+        adtype: AbstractADType | None,
+        adaptation: Adaptation,
+        transition: Transition,
+        dtype: Any,
+    ) -> HamiltonianKernel:
+        """Choose a differentiation backend for a target, prepare it, and wire the parts.
+
+        Raises:
+            DifferentiationError: naming the block, where `adtype` cannot differentiate it.
+        """
+        gradient = prepare_gradient(
+            target.log_density,
+            adtype,
+            jax.ShapeDtypeStruct((target.dimension,), dtype),
+            *target.constants,
+            subject=f"block '{block_name(target.sites)}'",
+        )
+        return cls(repr(sampler), target, gradient, adaptation, transition, dtype)
+
+    @property
+    def reports(self) -> tuple[BlockReport, ...]:
+        """See `AbstractKernel.reports`."""
+        choice = self.gradient.choice
+        block = block_name(self.target.sites)
+        return (BlockReport(block, self.name, self.target.dimension, repr(choice.backend), choice.reason),)
+
+    def init(self, position: Array, constants: Constants) -> State:
+        """See `AbstractKernel.init`; one evaluation of the gradient."""
+        return State(position, *self.gradient.value_and_gradient(position, *constants))
+
+    def position(self, state: State) -> Array:
+        """See `AbstractKernel.position`."""
+        return state.position
+
+    def step(self, key: Array, state: State, tuning: Tuning, constants: Constants) -> tuple[State, Info]:
+        """See `AbstractKernel.step`."""
+
+        def value_and_gradient(position: Array) -> tuple[Array, Array]:
+            value, gradient = self.gradient.value_and_gradient(position, *constants)
+            return value, gradient
+
+        def integrate(point: Point, step_size: Array) -> Point:
+            return leapfrog(point, step_size, tuning.scale, self.adaptation.metric, value_and_gradient)
+
+        momentum = normal(fold_in(key, 0), state.position.size, state.position.dtype)
+        start = Point(state.position, momentum, state.log_density, state.gradient)
+        return self.transition(fold_in(key, 1), start, tuning.step_size, integrate)
+
+    def statistics(self, info: Info) -> dict[str, Array]:
+        """See `AbstractKernel.statistics`."""
+        return {name: value for name, value in info._asdict().items() if value is not None}
+
+    def init_tuning(self) -> Tuning:
+        """See `AbstractKernel.init_tuning`."""
+        return self.adaptation.init(self.target.dimension, self.dtype)
+
+    def tune(self, tuning: Tuning, position: Array, info: Info) -> Tuning:
+        """See `AbstractKernel.tune`."""
+        return self.adaptation.update(tuning, position, info.acceptance_rate)
+
+    def schedule(self, warmup: int) -> tuple[int, ...]:
+        """See `AbstractKernel.schedule`."""
+        return self.adaptation.schedule(warmup)
+
+    def retune(self, tuning: Tuning, done: int, warmup: int) -> Tuning:
+        """See `AbstractKernel.retune`."""
+        return self.adaptation.digest(tuning, done, warmup)
+
+
+def check_arguments(
+    name: str,
+    *,
+    step_size: float | None,
+    target_acceptance: float,
+    metric: AbstractMetric,
+    adtype: AbstractADType | None,
+) -> None:
+    """Refuse bad arguments that HMC and NUTS have in common, naming them and the remedy.
+
+    Raises:
+        TypeError, ValueError: on the first bad argument.
+    """
+    if step_size is not None and not (_is_number(step_size) and 0 < step_size < float("inf")):
+        raise ValueError(f"{name}: step_size must be a positive number or None to adapt it, got {step_size!r}.")
+    if not (_is_number(target_acceptance) and 0 < target_acceptance < 1):
+        raise ValueError(
+            f"{name}: target_acceptance must lie between 0 and 1, got {target_acceptance!r}; 0.8 is usual."
+        )
+    if not isinstance(metric, AbstractMetric):
+        raise TypeError(f"{name}: metric must be UnitMetric(), DiagonalMetric() or DenseMetric(), got {metric!r}.")
+    if adtype is not None:
+        check_adtype(adtype, f"{name}: adtype")
+
+
+def check_integer(name: str, argument: str, value: object, low: int, high: int | None = None) -> None:
+    """Refuse a value that is not an integer between `low` and `high`.
+
+    Raises:
+        ValueError: naming sampler and argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        limits = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+        raise ValueError(f"{name}: {argument} must be {limits}, got {value!r}.")
+
+
+def as_info(**fields: Any) -> Info:
+    """An `Info` of arrays."""
+    return Info(**{name: jnp.asarray(value) for name, value in fields.items()})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
