@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from jax.extend.core import subjaxprs
+
 
 class DifferentiationError(TypeError):
     """A function that the requested adtype cannot differentiate; the message names an adtype that can."""
@@ -31,6 +35,18 @@ _KNOWN_CAUSES = (
         "wrap the callback in a function with a `custom_jvp` rule",
     ),
 )
+
+
+def refuse_unfinished(jaxpr: Any) -> None:
+    """Raise what JAX would raise only when the program runs: a `custom_vjp` function met forward mode.
+
+    Args:
+        jaxpr: the traced derivative. While tracing, JAX leaves a `custom_lin` in place of the missing rule.
+    """
+    if any(equation.primitive.name == "custom_lin" for equation in jaxpr.eqns):
+        raise TypeError("can't apply forward-mode differentiation (jvp) to a custom_vjp function.")
+    for inner in subjaxprs(jaxpr):
+        refuse_unfinished(inner)
 
 
 def explain(error: Exception, mode: str, subject: str) -> DifferentiationError | None:

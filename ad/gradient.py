@@ -28,7 +28,7 @@ from .adtypes import (
     Scalar,
     check_adtype,
 )
-from .errors import explain
+from .errors import explain, refuse_unfinished
 from .preparation import Signature
 from .routing import current_adtype
 
@@ -93,7 +93,9 @@ def prepare_gradient(
 
     @functools.cache
     def traced(backend: Backend) -> Any:
-        return jax.make_jaxpr(functools.partial(_value_and_gradient, f, backend), return_shape=True)(*arguments)
+        result = jax.make_jaxpr(functools.partial(_value_and_gradient, f, backend), return_shape=True)(*arguments)
+        refuse_unfinished(result[0].jaxpr)
+        return result
 
     def supported(backend: Backend) -> bool:
         try:

@@ -6,23 +6,62 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpyro.distributions import Distribution
 
-from .interpreters import Site, Trace
-from .transforms import describe_support, is_discrete
+from .interpreters import Trace
+from .transforms import describe, describe_support
 
 
-def check_data(trace: Trace) -> None:
-    """Refuse observed values that are not finite or lie outside the support of their distribution.
+def check_observed(name: str, distribution: Distribution, value: Any) -> None:
+    """Refuse an observed value that is NaN or lies outside the support of its distribution.
 
     Values and supports that depend on latent variables are passed over: they have no fixed value.
 
     Raises:
-        ValueError: naming the site, how many values are wrong, and the first of them.
+        ValueError: naming the site, how many entries are wrong, and the first of them.
     """
-    for site in trace.sites.values():
-        if site.obs is not None and not isinstance(site.obs, jax.core.Tracer):
-            _check_finite(site)
-            _check_support(site)
+    if isinstance(value, jax.core.Tracer):
+        return
+    array = np.asarray(value)
+    # Infinite values can be in a support (censoring bounds); NaN never is.
+    missing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
+    if missing.any():
+        raise ValueError(
+            f"observed site '{name}' has {missing.sum()} NaN (first at {_first(missing)}); remove these rows, or make "
+            f"them latent variables of their own."
+        )
+    outside = outside_support(distribution, value)
+    if outside is not None and outside.any():
+        example = array[tuple(np.argwhere(outside)[0])] if outside.ndim else array
+        raise ValueError(
+            f"observed site '{name}' has {outside.sum()} value(s) outside the support of {describe(distribution)}, "
+            f"{describe_support(distribution)}: the first is {example} at {_first(outside)}. Correct the data or "
+            f"choose a distribution that can produce it."
+        )
+
+
+def check_initial(name: str, distribution: Distribution, value: Any) -> None:
+    """Refuse an initial value that lies outside the support of its distribution.
+
+    Raises:
+        ValueError: naming the site.
+    """
+    outside = outside_support(distribution, value)
+    if outside is not None and outside.any():
+        raise ValueError(
+            f"init: site '{name}' has a value outside the support of {describe(distribution)}, "
+            f"{describe_support(distribution)}; give a value inside."
+        )
+
+
+def outside_support(distribution: Distribution, value: Any) -> np.ndarray[Any, Any] | None:
+    """Which entries lie outside the support; None where that depends on random variables."""
+    try:
+        with jax.ensure_compile_time_eval():
+            inside = distribution.support(value)
+    except jax.errors.JAXTypeError:
+        return None
+    return None if isinstance(inside, jax.core.Tracer) else ~np.asarray(inside)
 
 
 def check_sampleable(trace: Trace, model: str) -> None:
@@ -31,53 +70,22 @@ def check_sampleable(trace: Trace, model: str) -> None:
     Raises:
         ValueError: naming the sites.
     """
-    latent = [site for site in trace.sites.values() if site.obs is None]
+    latent = [site for site in trace.sites.values() if site.is_latent]
     if not latent:
         raise ValueError(
             f"model '{model}' has no latent sites: everything in it is observed or fixed, so there is nothing to "
             f"sample. Leave out obs=, or use decondition, for the sites to infer."
         )
-    empty = [site.name for site in latent if 0 in site.distribution.shape()]
+    empty = [site.name for site in latent if 0 in site.shape]
     if empty:
         raise ValueError(f"latent site '{empty[0]}' has a shape of zero entries; check the sizes it is made from.")
-    discrete = [site for site in latent if is_discrete(site.distribution)]
+    discrete = [site for site in latent if site.unconstrained_shape is None]
     if discrete:
         site = discrete[0]
         raise ValueError(
-            f"latent site '{site.name}' is discrete ({type(site.distribution).__name__}), and gradient-based "
+            f"latent site '{site.name}' is discrete ({site.family}), and gradient-based "
             f"samplers need continuous sites. Ways out: sum it out of the model (for a mixture, "
             f"dist.MixtureSameFamily or a `factor` with logsumexp over its values), or observe it."
-        )
-
-
-def _check_finite(site: Site) -> None:
-    value = np.asarray(site.obs)
-    # Infinite values can be in a support (censoring bounds); NaN never is.
-    bad = np.isnan(value) if value.dtype.kind == "f" else np.zeros(value.shape, bool)
-    if bad.any():
-        raise ValueError(
-            f"observed site '{site.name}' has {bad.sum()} NaN (first at {_first(bad)}); remove these rows, or make "
-            f"them latent variables of their own."
-        )
-
-
-def _check_support(site: Site) -> None:
-    try:
-        with jax.ensure_compile_time_eval():
-            inside = site.distribution.support(site.obs)
-    except jax.errors.JAXTypeError:
-        return
-    if isinstance(inside, jax.core.Tracer):
-        return
-    ok = np.asarray(inside)
-    if not ok.all():
-        value = np.asarray(site.obs)
-        where = _first(~ok)
-        example = value[tuple(np.argwhere(~ok)[0])] if ok.ndim else value
-        raise ValueError(
-            f"observed site '{site.name}' has {(~ok).sum()} value(s) outside the support of "
-            f"{type(site.distribution).__name__}, {describe_support(site.distribution)}: the first is {example} "
-            f"at {where}. Correct the data or choose a distribution that can produce it."
         )
 
 

@@ -23,7 +23,7 @@ from ..samplers.nuts import NUTS
 from ..samplers.progress import display
 from ..samplers.random import chain_key
 from .arviz import to_arviz
-from .checks import check_data, check_sampleable
+from .checks import check_observed, check_sampleable
 from .initialization import check_initial_values, find_start
 from .interpreters import Trace, discover
 from .log_density import TracedModel, trace_model
@@ -92,9 +92,9 @@ def sample(
     x64 = precision == "float64"
     with jax.enable_x64(x64), default, display(progress, chains, warmup, draws * thin) as shown:
         started = time.perf_counter()
-        found = discover(model, check_data)
+        found = discover(model, check_observed)
         check_sampleable(found, model.name)
-        given = check_initial_values(init, found, chains)
+        given = check_initial_values(model, init, found, chains)
         shown.compiling()
         traced = trace_model(model, found)
         whole = traced.density.restrict(traced.density.sites)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from numpyro.distributions import Distribution
 
-from .interpreters import Trace, unconstrain
+from .checks import check_initial
+from .interpreters import Trace, discover, unconstrain
 from .log_density import TracedModel
 from .model import BoundModel
-from .transforms import describe_support
 
 HostArray = np.ndarray[Any, Any]
 ATTEMPTS = 100
 RADIUS = 2.0
 
 
-def check_initial_values(init: Mapping[str, Any] | None, found: Trace, chains: int) -> list[dict[str, Any]]:
+def check_initial_values(
+    model: BoundModel, init: Mapping[str, Any] | None, found: Trace, chains: int
+) -> list[dict[str, Any]]:
     """The initial values of each chain, by site, constrained.
 
     Args:
+        model: the model.
         init: by site, values of the site's shape for all chains, or with a leading dimension of length `chains`.
         found: the sites of the model.
         chains: how many.
@@ -34,12 +39,12 @@ def check_initial_values(init: Mapping[str, Any] | None, found: Trace, chains: i
         return per_chain
     if not isinstance(init, Mapping):
         raise TypeError(f"init: expected a dict from site names to values, got {init!r}.")
-    latent = {site.name: site for site in found.sites.values() if site.obs is None}
-    for name, given in init.items():
+    latent = {site.name: site for site in found.sites.values() if site.is_latent}
+    for name, values in init.items():
         if name not in latent:
             known = ", ".join(f"'{site}'" for site in latent)
             raise ValueError(f"init: '{name}' is no latent site of the model; these are: {known}.")
-        value, shape = np.asarray(given), tuple(latent[name].distribution.shape())
+        value, shape = np.asarray(values), latent[name].shape
         if value.dtype.kind not in "iuf":
             raise TypeError(f"init: site '{name}' needs numbers, got {value.dtype} values.")
         if value.shape == shape:
@@ -49,24 +54,19 @@ def check_initial_values(init: Mapping[str, Any] | None, found: Trace, chains: i
                 f"init: site '{name}' has shape {shape}, got a value of shape {value.shape}; give {shape} for all "
                 f"chains or {(chains, *shape)} for one value a chain."
             )
-        _check_inside(name, latent[name].distribution, value)
+        if not np.isfinite(value).all():
+            raise ValueError(f"init: site '{name}' has a value that is not finite; give finite numbers.")
         for chain in range(chains):
             per_chain[chain][name] = value[chain]
+    for given in per_chain:
+        # Conditioned on its initial values a model has them checked like data, where the rest does not matter.
+        discover(model.condition(given), functools.partial(_check_if_given, given), concrete=True)
     return per_chain
 
 
-def _check_inside(name: str, distribution: Any, value: HostArray) -> None:
-    if not np.isfinite(value).all():
-        raise ValueError(f"init: site '{name}' has a value that is not finite; give finite numbers.")
-    try:
-        inside = np.asarray(distribution.support(value))
-    except (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
-        return  # The support depends on other sites; the log density at the start will tell.
-    if not inside.all():
-        raise ValueError(
-            f"init: site '{name}' has a value outside the support of {type(distribution).__name__}, "
-            f"{describe_support(distribution)}."
-        )
+def _check_if_given(given: dict[str, Any], name: str, distribution: Distribution, value: Any) -> None:
+    if name in given:
+        check_initial(name, distribution, value)
 
 
 def find_start(

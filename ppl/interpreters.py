@@ -13,26 +13,35 @@ from numpyro.distributions import Distribution
 
 from .language import AbstractInterpreter, Plate
 from .model import BoundModel
-from .transforms import bijection, constrain, is_discrete, unconstrained_shape
+from .transforms import bijection, constrain, describe, is_discrete, unconstrained_shape
 
 Dims = tuple[str, ...] | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Site:
-    """What is known of a random variable after one run of the model.
+    """What is known of a random variable after one run of the model; no array of that run is kept but `obs`.
 
     Args:
         name: of the site.
-        distribution: with plates and the shape of the observations expanded.
-        obs: the observed value, or None.
+        family: name of its distribution.
+        shape: of its value.
+        unconstrained_shape: of the array behind a continuous latent value, else None.
+        obs: the observed value, or None for a latent site.
         dims: names of its dimensions, or None where nothing is known of them.
     """
 
     name: str
-    distribution: Distribution
+    family: str
+    shape: tuple[int, ...]
+    unconstrained_shape: tuple[int, ...] | None
     obs: Any
     dims: Dims
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether it is to be sampled."""
+        return self.obs is None
 
 
 @dataclass
@@ -48,6 +57,8 @@ class Trace:
 
 # From a latent site to its value and the log Jacobian of its bijection.
 LatentValue = Callable[[str, Distribution], tuple[Any, Any | None]]
+# Looks at an observed site while its distribution is alive.
+InspectObserved = Callable[[str, Distribution, Any], None]
 
 
 class Recorder(AbstractInterpreter):
@@ -57,12 +68,16 @@ class Recorder(AbstractInterpreter):
         model: whose conditions and interventions apply.
         latent: gives the value of a latent variable.
         with_terms: whether to evaluate the terms of the log density.
+        inspect: is shown every observed site.
     """
 
-    def __init__(self, model: BoundModel, latent: LatentValue, *, with_terms: bool) -> None:
+    def __init__(
+        self, model: BoundModel, latent: LatentValue, *, with_terms: bool, inspect: InspectObserved | None = None
+    ) -> None:
         self.model = model
         self.latent = latent
         self.with_terms = with_terms
+        self.inspect = inspect
         self.trace = Trace()
 
     def run(self) -> Trace:
@@ -83,6 +98,7 @@ class Recorder(AbstractInterpreter):
         distribution = _expand_to_plates(name, distribution, plates)
         if name in self.model.interventions:
             value = _as_observed(name, distribution, self.model.interventions[name])
+            _expand_to_observed(name, distribution, np.shape(value))
             self.trace.deterministics[name] = (value, _dims(name, dims, plates, np.shape(value)))
             return value
         observed = self.model.conditions.get(name, obs)
@@ -90,17 +106,15 @@ class Recorder(AbstractInterpreter):
             return self._latent(name, distribution, dims, plates)
         value = _as_observed(name, distribution, observed)
         distribution = _expand_to_observed(name, distribution, np.shape(value))
-        self.trace.sites[name] = Site(
-            name, distribution, value, self._site_dims(name, distribution, value, dims, plates)
-        )
+        if self.inspect is not None:
+            self.inspect(name, distribution, value)
+        self._note(name, distribution, value, dims, plates, obs=value)
         self._add_term(name, distribution, value)
         return value
 
     def _latent(self, name: str, distribution: Distribution, dims: Dims, plates: tuple[Plate, ...]) -> Any:
         value, log_jacobian = self.latent(name, distribution)
-        self.trace.sites[name] = Site(
-            name, distribution, None, self._site_dims(name, distribution, value, dims, plates)
-        )
+        self._note(name, distribution, value, dims, plates, obs=None)
         self.trace.values[name] = value
         self._add_term(name, distribution, value)
         if self.with_terms and log_jacobian is not None:
@@ -118,9 +132,13 @@ class Recorder(AbstractInterpreter):
         # Noted even in a run without terms, so that its name is known.
         self.trace.terms[name] = jnp.sum(jnp.asarray(log_weight))
 
-    @staticmethod
-    def _site_dims(name: str, distribution: Distribution, value: Any, dims: Dims, plates: tuple[Plate, ...]) -> Dims:
-        return _dims(name, dims, plates, np.shape(value), len(distribution.event_shape))
+    def _note(
+        self, name: str, distribution: Distribution, value: Any, dims: Dims, plates: tuple[Plate, ...], obs: Any
+    ) -> None:
+        shape = np.shape(value)
+        hidden = None if obs is not None or is_discrete(distribution) else unconstrained_shape(name, distribution)
+        named = _dims(name, dims, plates, shape, len(distribution.event_shape))
+        self.trace.sites[name] = Site(name, describe(distribution), shape, hidden, obs, named)
 
     def _add_term(self, name: str, distribution: Distribution, value: Any) -> None:
         if self.with_terms:
@@ -139,7 +157,7 @@ class Recorder(AbstractInterpreter):
                 )
 
     def _check_names_given_by_user(self) -> None:
-        declared = self.trace.sites.keys() | self.trace.deterministics.keys()
+        declared = self.trace.sites.keys() | (self.trace.deterministics.keys() & self.model.interventions.keys())
         for word, names in (
             ("condition", self.model.conditions.keys()),
             ("decondition", self.model.latents),
@@ -151,13 +169,14 @@ class Recorder(AbstractInterpreter):
                     raise ValueError(f"{word}: model '{self.model.name}' has no site '{name}'; it has {known}.")
 
 
-def discover(model: BoundModel, inspect: Callable[[Trace], None] = lambda trace: None) -> Trace:
+def discover(model: BoundModel, inspect: InspectObserved | None = None, *, concrete: bool = False) -> Trace:
     """Find the sites of a model, on abstract values of its random variables.
 
     Args:
         model: the model.
-        inspect: called with the trace while its arrays are alive, and again with concrete observed values if
-            the model computes some of them with `jax.numpy`.
+        inspect: is shown every observed site, and once more with concrete values if the model computes some of
+            them with `jax.numpy`.
+        concrete: evaluate everything that data determine on the spot, which is slower.
     """
     found: list[Trace] = []
 
@@ -168,13 +187,12 @@ def discover(model: BoundModel, inspect: Callable[[Trace], None] = lambda trace:
             transform = bijection(name, distribution)
             return transform(jnp.zeros(unconstrained_shape(name, distribution)) + zero), None
 
-        trace = Recorder(model, latent, with_terms=False).run()
-        found.append(trace)
-        inspect(trace)
+        found.append(Recorder(model, latent, with_terms=False, inspect=inspect).run())
 
     scalar = jax.ShapeDtypeStruct((), jnp.result_type(float))
-    jax.eval_shape(run, scalar)
-    if any(isinstance(site.obs, jax.core.Tracer) for site in found[0].sites.values()):
+    if not concrete:
+        jax.eval_shape(run, scalar)
+    if concrete or any(isinstance(site.obs, jax.core.Tracer) for site in found[0].sites.values()):
         # An observed value that the model computes, such as obs=jnp.log(y): once more with everything that does
         # not depend on `zero` evaluated on the spot, so that it can be inspected.
         with jax.ensure_compile_time_eval():

@@ -23,7 +23,6 @@ from .interpreters import Dims, Trace, evaluate
 from .language import Plate
 from .model import BoundModel
 from .program import Program
-from .transforms import unconstrained_shape
 
 Array = jax.Array
 
@@ -194,9 +193,7 @@ def trace_model(model: BoundModel, found: Trace) -> TracedModel:
     """
     dtype = jnp.result_type(float)
     shapes = {
-        site.name: unconstrained_shape(site.name, site.distribution)
-        for site in found.sites.values()
-        if site.obs is None
+        site.name: site.unconstrained_shape for site in found.sites.values() if site.unconstrained_shape is not None
     }
     kept: list[Trace] = []
 

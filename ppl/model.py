@@ -9,10 +9,21 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+import jax
+
 from .language import AbstractInterpreter, interpreting
 
 Values = Mapping[str, Any]
-_NOTHING: Values = MappingProxyType({})
+
+_TRACING_HINT = (
+    "model '{}' is traced once, with placeholders for its random variables, so plain Python cannot look at their "
+    "values: use jnp.where or jax.lax.cond for `if`, jax.lax.while_loop for `while`, jnp for numpy functions, and "
+    "leave out float() and int()."
+)
+
+
+def _nothing() -> Values:
+    return MappingProxyType({})
 
 
 class Model:
@@ -68,7 +79,7 @@ def model(function: Callable[..., Any]) -> Model:
     return Model(function)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BoundModel:
     """A model with its data: what is sampled.
 
@@ -83,9 +94,9 @@ class BoundModel:
     model: Model
     args: tuple[Any, ...]
     kwargs: Values
-    conditions: Values = field(default=_NOTHING)
+    conditions: Values = field(default_factory=_nothing)
     latents: frozenset[str] = frozenset()
-    interventions: Values = field(default=_NOTHING)
+    interventions: Values = field(default_factory=_nothing)
 
     @property
     def name(self) -> str:
@@ -144,7 +155,11 @@ class BoundModel:
     def run(self, interpreter: AbstractInterpreter) -> None:
         """Run the function; the interpreter gives meaning to its declarations."""
         with interpreting(interpreter):
-            self.model.function(*self.args, **self.kwargs)
+            try:
+                self.model.function(*self.args, **self.kwargs)
+            except jax.errors.JAXTypeError as error:
+                error.add_note(_TRACING_HINT.format(self.name))
+                raise
 
     def __repr__(self) -> str:
         """Name and the names of what is conditioned and fixed."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.distributions import Distribution, biject_to
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, biject_to
 from numpyro.distributions.transforms import IdentityTransform, IndependentTransform, Transform
 
 
@@ -56,6 +56,13 @@ def constrain(transform: Transform, unconstrained: jax.Array) -> tuple[jax.Array
 def is_discrete(distribution: Distribution) -> bool:
     """Whether values of the distribution are discrete, so that they have no gradient."""
     return bool(distribution.support.is_discrete)
+
+
+def describe(distribution: Distribution) -> str:
+    """The name of the distribution that the user wrote, under the expansions that plates and data have added."""
+    while isinstance(distribution, (ExpandedDistribution, Independent)):
+        distribution = distribution.base_dist
+    return type(distribution).__name__
 
 
 def describe_support(distribution: Distribution) -> str:
