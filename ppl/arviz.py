@@ -41,11 +41,9 @@ def to_arviz(
     except ImportError:
         import arviz
 
-        result = arviz.from_dict(**filled, dims=dict(dims), coords=coords, attrs=dict(attrs))
-        for name in filled:
-            result[name].attrs.update(attrs)
-        return result
-    result = arviz_base.from_dict(filled, dims=dict(dims), coords=coords)
+        result = arviz.from_dict(**filled, dims=dict(dims), coords=coords)
+    else:
+        result = arviz_base.from_dict(filled, dims=dict(dims), coords=coords)
     result.attrs.update(attrs)
     for name in filled:
         result[name].attrs.update(attrs)
