@@ -31,6 +31,9 @@ from .model import BoundModel, Model
 
 HostArray = np.ndarray[Any, Any]
 
+# How many numbers the constrained values of one batch of draws may hold: 64 MB of them.
+_BATCH_NUMBERS = 1 << 23
+
 
 class SamplingWarning(UserWarning):
     """Something in a finished run that its user should look at."""
@@ -102,12 +105,12 @@ def sample(
         kernel = sampler.build(whole.target, dtype)
         compiled = compile_chain(kernel, whole, traced.data, dtype, settings)
         compile_seconds = time.perf_counter() - started
-        states = [
+        starts = [
             find_start(model, traced, given[i], np.random.default_rng([seed, i]), compiled.init, dtype)
             for i in range(chains)
         ]
         keys = [chain_key(seed, i) for i in range(chains)]
-        drawn = run_chains(compiled, states, keys, settings, shown, x64)
+        drawn = run_chains(compiled, starts, keys, settings, shown, x64)
         attrs = {
             "sampler": repr(sampler),
             "seed": seed,
@@ -162,13 +165,23 @@ def _to_result(
 
 
 def _constrained(traced: TracedModel, positions: HostArray) -> dict[str, HostArray]:
-    """Constrained values of all draws, shape (chains, draws, ...), draw by draw in one compiled loop."""
-    values = jax.jit(lambda q, data: jax.lax.map(lambda one: traced.constrained(one, *data), q, batch_size=256))
+    """Constrained values of all draws, shape (chains, draws, ...).
+
+    All draws at once where memory allows, which is an order of magnitude faster than a loop over them.
+    """
+    values = jax.jit(jax.vmap(traced.constrained, in_axes=(0, *(None for _ in traced.data))))
     flat = positions.reshape(-1, positions.shape[-1])
+    one = jax.eval_shape(traced.constrained, flat[0], *traced.data)
+    batch = max(1, _BATCH_NUMBERS // (flat.shape[1] + sum(value.size for value in one.values())))
+    parts = [values(flat[i : i + batch], *traced.data) for i in range(0, len(flat), batch)]
     return {
-        name: np.asarray(value).reshape(*positions.shape[:2], *value.shape[1:])
-        for name, value in values(flat, traced.data).items()
+        name: _joined([np.asarray(part[name]) for part in parts]).reshape(*positions.shape[:2], *value.shape)
+        for name, value in one.items()
     }
+
+
+def _joined(parts: list[HostArray]) -> HostArray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _warn(drawn: Draws, settings: Settings) -> None:
@@ -202,8 +215,10 @@ def _check_arguments(model: object, sampler: object, *, seed: object, **counts: 
         low = 0 if name == "warmup" else 1
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
             raise ValueError(f"sample: {name} must be an integer >= {low}, got {value!r}.")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
-        raise ValueError(f"sample: seed must be a non-negative integer or None, got {seed!r}.")
+    if seed is not None and (
+        isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63
+    ):
+        raise ValueError(f"sample: seed must be a non-negative integer below 2**63 or None, got {seed!r}.")
 
 
 def _version(package: str) -> str:

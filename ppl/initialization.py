@@ -74,10 +74,10 @@ def find_start(
     traced: TracedModel,
     given: dict[str, Any],
     rng: np.random.Generator,
-    init_state: Callable[[HostArray], tuple[Any, Any]],
+    init: Callable[[HostArray], tuple[Any, Any]],
     dtype: Any,
 ) -> Any:
-    """The state of a kernel at a position where the log density and its gradient are finite.
+    """The beginning of a chain at a position where the log density and its gradient are finite.
 
     Sites without an initial value are drawn from Uniform(−2, 2) in unconstrained space, up to 100 times.
 
@@ -86,7 +86,8 @@ def find_start(
         traced: the same, traced.
         given: constrained values by site.
         rng: of this chain.
-        init_state: from a position to a kernel's state and the log density.
+        init: from a position to the beginning of a chain there, whose `state` is a
+            pytree of arrays, and the log density.
         dtype: of positions.
 
     Raises:
@@ -101,9 +102,9 @@ def find_start(
             parts = dict(zip(coordinates.shapes, coordinates.split(position), strict=True))
             parts |= unconstrain(model, given, parts)
             position = np.asarray(coordinates.join(list(parts.values())), dtype)
-        state, log_density = init_state(position)
-        if np.isfinite(log_density) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
-            return state
+        start, log_density = init(position)
+        if np.isfinite(log_density) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(start.state)):
+            return start
     raise ValueError(_explain(traced, position, everything_given))
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +76,18 @@ class Draws:
     finished: bool
 
 
+class Start(NamedTuple):
+    """Where a chain is.
+
+    Args:
+        state: of the kernel.
+        constants: of its target, worked out from the data once.
+    """
+
+    state: Any
+    constants: tuple[Any, ...]
+
+
 @dataclass(frozen=True)
 class _Column:
     name: str
@@ -104,23 +116,23 @@ class CompiledChain:
     _init: Callable[..., Any]
     _chunk: Callable[..., Any]
 
-    def init(self, position: HostArray) -> tuple[Any, Any]:
-        """The state at a position, shape (dimension,), and the log density there."""
-        state, log_density = self._init(position, self.data)
-        return state, log_density
+    def init(self, position: HostArray) -> tuple[Start, Any]:
+        """The beginning of a chain at a position, shape (dimension,), and the log density there."""
+        start, log_density = self._init(position, self.data)
+        return start, log_density
 
     def advance(
-        self, state: Any, tuning: Any, key: HostArray, first: int, count: int, thin: int, warming: bool
-    ) -> tuple[Any, Any, HostArray]:
+        self, start: Start, tuning: Any, key: HostArray, first: int, count: int, thin: int, warming: bool
+    ) -> tuple[Start, Any, HostArray]:
         """Run `count` steps, the first of them number `first` of the chain.
 
         Returns:
-            The new state, the new tuning, and a row for every thin-th step.
+            Where the chain is now, the new tuning, and a row for every thin-th step.
         """
         state, tuning, rows = self._chunk(
-            state, tuning, key, np.int32(first), np.int32(count), np.int32(thin), np.bool_(warming), self.data
+            start, tuning, key, np.int32(first), np.int32(count), np.int32(thin), np.bool_(warming)
         )
-        return state, tuning, np.asarray(rows)[: count // thin]
+        return Start(state, start.constants), tuning, np.asarray(rows)[: count // thin]
 
     def storage(self, chains: int, draws: int) -> tuple[HostArray, dict[str, HostArray]]:
         """Empty arrays for the positions and statistics of a run."""
@@ -144,7 +156,7 @@ def compile_chain(
 
     Args:
         kernel: built for `whole.target`.
-        whole: the whole density; its constants are worked out from the data at the start of every chunk.
+        whole: the whole density, whose constants are worked out from the data where a chain starts.
         data: arrays.
         dtype: of positions.
         settings: bounds the buffer of a chunk.
@@ -154,9 +166,9 @@ def compile_chain(
     shapes = tuple(jax.ShapeDtypeStruct(np.shape(array), array.dtype) for array in data)
     tuning = kernel.init_tuning()
 
-    def init(position: Array, data: tuple[Any, ...]) -> tuple[Any, Array]:
+    def init(position: Array, data: tuple[Any, ...]) -> tuple[Start, Array]:
         constants = whole.constants(position, data)
-        return kernel.init(position, constants), whole.target.log_density(position, *constants)
+        return Start(kernel.init(position, constants), constants), whole.target.log_density(position, *constants)
 
     def record(info: Any) -> dict[str, Array]:
         return dict(sorted(kernel.statistics(info).items()))
@@ -165,23 +177,20 @@ def compile_chain(
         return kernel.step(key, state, tuning, constants)
 
     def chunk(
-        state: Any,
+        start: Start,
         tuning: Any,
         key: Array,
         first: Array,
         count: Array,
         thin: Array,
         warming: Array,
-        data: tuple[Any, ...],
     ) -> tuple[Any, Any, Array]:
-        constants = whole.constants(kernel.position(state), data)
-
         def unfinished(carry: tuple[Array, Any, Any, Array]) -> Array:
             return carry[0] < count
 
         def body(carry: tuple[Array, Any, Any, Array]) -> tuple[Array, Any, Any, Array]:
             index, state, tuning, rows = carry
-            state, info = one_step(fold_in(key, first + index), state, tuning, constants)
+            state, info = one_step(fold_in(key, first + index), state, tuning, start.constants)
             new_position = kernel.position(state)
             learned = kernel.tune(tuning, new_position, info)
             tuning = jax.tree.map(lambda new, old: jnp.where(warming, new, old), learned, tuning)
@@ -191,18 +200,17 @@ def compile_chain(
             return index + 1, state, tuning, rows
 
         rows = jnp.zeros((capacity, width), dtype)
-        _, state, tuning, rows = lax.while_loop(unfinished, body, (jnp.int32(0), state, tuning, rows))
+        _, state, tuning, rows = lax.while_loop(unfinished, body, (jnp.int32(0), start.state, tuning, rows))
         return state, tuning, rows
 
-    state, _ = jax.eval_shape(init, position, shapes)
+    start, _ = jax.eval_shape(init, position, shapes)
     key = chain_key(0, 0)
-    constants = jax.eval_shape(whole.constants, position, shapes)
-    info = jax.eval_shape(lambda *args: record(one_step(*args)[1]), key, state, tuning, constants)
+    info = jax.eval_shape(lambda *args: record(one_step(*args)[1]), key, start.state, tuning, start.constants)
     columns = tuple(_Column(name, tuple(value.shape), value.dtype) for name, value in info.items())
     width = dimension + sum(math.prod(column.shape) for column in columns)
     longest = max(settings.draws, settings.warmup, 1)
     capacity = min(longest, max(16, _BUFFER_BYTES // (8 * width)))
-    arguments = (state, tuning, key, np.int32(0), np.int32(0), np.int32(1), np.bool_(False), shapes)
+    arguments = (start, tuning, key, np.int32(0), np.int32(0), np.int32(1), np.bool_(False))
     lowered = (jax.jit(init).lower(position, shapes), jax.jit(chunk).lower(*arguments))
     with ThreadPoolExecutor(2) as pool:
         compiled_init, compiled_chunk = pool.map(lambda low: low.compile(), lowered)
@@ -219,7 +227,7 @@ class _Runner:
     settings: Settings
     chain: int
     key: HostArray
-    state: Any
+    start: Start
     tuning: Any
     positions: HostArray
     statistics: dict[str, HostArray]
@@ -255,8 +263,8 @@ class _Runner:
             wanted = 10 if self.pace == math.inf else round(_CHUNK_SECONDS / (self.pace * thin))
             size = min(thin * min(max(wanted, 1), self.compiled.rows), count - done)
             started = time.perf_counter()
-            self.state, self.tuning, rows = self.compiled.advance(
-                self.state, self.tuning, self.key, self.steps, size, thin, warming
+            self.start, self.tuning, rows = self.compiled.advance(
+                self.start, self.tuning, self.key, self.steps, size, thin, warming
             )
             self.pace = (time.perf_counter() - started) / size
             self.steps += size
@@ -282,7 +290,7 @@ class _Runner:
 
 def run_chains(
     compiled: CompiledChain,
-    states: Sequence[Any],
+    starts: Sequence[Start],
     keys: Sequence[HostArray],
     settings: Settings,
     progress: Progress,
@@ -292,7 +300,7 @@ def run_chains(
 
     Args:
         compiled: the kernel.
-        states: where each chain starts.
+        starts: where each chain starts.
         keys: of each chain.
         settings: how long to run.
         progress: is told how it goes.
@@ -304,13 +312,13 @@ def run_chains(
     Raises:
         KeyboardInterrupt: if interrupted before every chain has made a draw.
     """
-    chains = len(states)
+    chains = len(starts)
     stop = threading.Event()
     positions, statistics = compiled.storage(chains, settings.draws)
     tuning = compiled.kernel.init_tuning()
     runners = [
         _Runner(
-            compiled, settings, i, keys[i], states[i], tuning, positions[i],
+            compiled, settings, i, keys[i], starts[i], tuning, positions[i],
             {name: values[i] for name, values in statistics.items()}, progress, stop,
         )
         for i in range(chains)

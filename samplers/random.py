@@ -34,7 +34,7 @@ def chain_key(seed: int, chain: int) -> np.ndarray[Any, Any]:
     Returns:
         A uint64 scalar where 64-bit integers are enabled, else two uint32.
     """
-    words = np.random.SeedSequence([seed, chain]).generate_state(2, np.uint32)
+    words = np.random.SeedSequence(seed, spawn_key=(chain,)).generate_state(2, np.uint32)
     if jax.dtypes.canonicalize_dtype(np.uint64) == np.uint64:
         return np.asarray((np.uint64(words[0]) << np.uint64(32)) | np.uint64(words[1]))
     return words
