@@ -5,6 +5,7 @@ ArviZ takes half a second to import, so it is imported when the first result is 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,14 +37,17 @@ def to_arviz(
     filled = {name: dict(group) for name, group in groups.items() if group}
     used = {dim for names in dims.values() for dim in names}
     coords = {name: labels for name, labels in coords.items() if name in used}
-    try:
-        import arviz_base
-    except ImportError:
-        import arviz
+    with warnings.catch_warnings():
+        # A guess of ArviZ that arrays with fewer draws than chains might be transposed; these are not.
+        warnings.filterwarnings("ignore", message="More chains|Found chain dimension")
+        try:
+            import arviz_base
+        except ImportError:
+            import arviz
 
-        result = arviz.from_dict(**filled, dims=dict(dims), coords=coords)
-    else:
-        result = arviz_base.from_dict(filled, dims=dict(dims), coords=coords)
+            result = arviz.from_dict(**filled, dims=dict(dims), coords=coords)
+        else:
+            result = arviz_base.from_dict(filled, dims=dict(dims), coords=coords)
     result.attrs.update(attrs)
     for name in filled:
         result[name].attrs.update(attrs)

@@ -55,6 +55,9 @@ class Trace:
     plates: dict[str, Plate] = field(default_factory=dict)
 
 
+# Dimensions that every result has.
+_RESERVED = frozenset({"chain", "draw", "block"})
+
 # From a latent site to its value and the log Jacobian of its bijection.
 LatentValue = Callable[[str, Distribution], tuple[Any, Any | None]]
 # Looks at an observed site while its distribution is alive.
@@ -88,6 +91,7 @@ class Recorder(AbstractInterpreter):
         """
         self.model.run(self)
         self._check_names_given_by_user()
+        self._check_names_of_dimensions()
         return self.trace
 
     def random_variable(
@@ -142,7 +146,8 @@ class Recorder(AbstractInterpreter):
 
     def _add_term(self, name: str, distribution: Distribution, value: Any) -> None:
         if self.with_terms:
-            self.trace.terms[name] = jnp.sum(distribution.log_prob(value))
+            # As a JAX array: some supports are checked with NumPy where the value is NumPy's, tracer or not.
+            self.trace.terms[name] = jnp.sum(distribution.log_prob(jnp.asarray(value)))
 
     def _claim(self, name: str, plates: tuple[Plate, ...]) -> None:
         trace = self.trace
@@ -167,6 +172,15 @@ class Recorder(AbstractInterpreter):
                 if name not in declared:
                     known = ", ".join(f"'{site}'" for site in self.trace.sites)
                     raise ValueError(f"{word}: model '{self.model.name}' has no site '{name}'; it has {known}.")
+
+    def _check_names_of_dimensions(self) -> None:
+        variables = self.trace.sites.keys() | self.trace.deterministics.keys()
+        plates = self.trace.plates.keys()
+        for name in sorted((variables & plates) | ((variables | plates) & _RESERVED)):
+            raise ValueError(
+                f"'{name}' would name both a variable and a dimension of the result (whose own dimensions are "
+                f"{', '.join(sorted(_RESERVED))}); rename the site or the plate."
+            )
 
 
 def discover(model: BoundModel, inspect: InspectObserved | None = None, *, concrete: bool = False) -> Trace:

@@ -76,6 +76,12 @@ def two_plates():
 
 
 @model
+def named_like_its_plate():
+    with plate("school", 3):
+        rv("school", dist.Normal(0.0, 1.0))
+
+
+@model
 def solver():
     x = rv("x", dist.Gamma(2.0, 1.0))
     root = lax.while_loop(lambda r: jnp.abs(r * r - x) > 1e-12, lambda r: 0.5 * (r + x / r), 1.0 + 0 * x)
@@ -150,6 +156,7 @@ CASES = {
     "data of another length": (lambda: sample(line(X, X[:2])), ValueError, r"'y' has shape \(2,\).*\(3,\)"),
     "parameters that do not fit a plate": (lambda: sample(wrong_plate(X)), ValueError, "'y'.*plate 'i' of size 3"),
     "plate of two sizes": (lambda: sample(two_plates()), ValueError, "plate 'i' is opened with size 4 and with size 3"),
+    "site named like its plate": (lambda: sample(named_like_its_plate()), ValueError, "'school' would name both"),
     "strings as data": (lambda: sample(counts(np.array(["a", "b", "c"]))), TypeError, "observed site 'k' holds"),
     "condition on no site": (lambda: sample(BOUND | {"z": 1.0}), ValueError, "condition: model 'line' has no site 'z'"),
     "decondition of no site": (lambda: sample(BOUND.decondition("z")), ValueError, "decondition.*no site 'z'"),
