@@ -29,8 +29,9 @@ test: setup
 	$(BIN)/python -m pytest -n auto
 
 # The same tests on the oldest supported stack, in an environment of its own.
+OLDEST ?= python3.11
 test-oldest:
-	$(MAKE) test PYTHON=python3.11 VENV=.venv-3.11
+	$(MAKE) test PYTHON=$(OLDEST) VENV=.venv-oldest
 
 check: setup
 	$(BIN)/ruff check .
