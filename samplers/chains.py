@@ -173,9 +173,6 @@ def compile_chain(
     def record(info: Any) -> dict[str, Array]:
         return dict(sorted(kernel.statistics(info).items()))
 
-    def one_step(key: Array, state: Any, tuning: Any, constants: tuple[Any, ...]) -> tuple[Any, Any]:
-        return kernel.step(key, state, tuning, constants)
-
     def chunk(
         start: Start,
         tuning: Any,
@@ -190,7 +187,7 @@ def compile_chain(
 
         def body(carry: tuple[Array, Any, Any, Array]) -> tuple[Array, Any, Any, Array]:
             index, state, tuning, rows = carry
-            state, info = one_step(fold_in(key, first + index), state, tuning, start.constants)
+            state, info = kernel.step(fold_in(key, first + index), state, tuning, start.constants)
             new_position = kernel.position(state)
             learned = kernel.tune(tuning, new_position, info)
             tuning = jax.tree.map(lambda new, old: jnp.where(warming, new, old), learned, tuning)
@@ -205,7 +202,7 @@ def compile_chain(
 
     start, _ = jax.eval_shape(init, position, shapes)
     key = chain_key(0, 0)
-    info = jax.eval_shape(lambda *args: record(one_step(*args)[1]), key, start.state, tuning, start.constants)
+    info = jax.eval_shape(lambda *args: record(kernel.step(*args)[1]), key, start.state, tuning, start.constants)
     columns = tuple(_Column(name, tuple(value.shape), value.dtype) for name, value in info.items())
     width = dimension + sum(math.prod(column.shape) for column in columns)
     longest = max(settings.draws, settings.warmup, 1)

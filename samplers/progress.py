@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from types import TracebackType
 from typing import Any
@@ -84,7 +85,7 @@ class Display:
                     self._progress.update(task, visible=True)
             if self._phases[chain] != phase:
                 self._phases[chain] = phase
-                self._progress.reset(self._tasks[chain], total=self._totals[phase], description=phase)
+                self._progress.reset(self._tasks[chain], total=self._totals[phase], description=phase, divergences=0)
             self._progress.update(
                 self._tasks[chain], completed=done, divergences=divergences, step_size=f"{step_size:.3g}"
             )
@@ -99,4 +100,6 @@ def display(wanted: bool, chains: int, warmup: int, steps: int) -> Silent | Disp
     console = Console(stderr=True)
     if not (console.is_terminal or console.is_jupyter):
         return Silent()
+    if console.is_jupyter and importlib.util.find_spec("ipywidgets") is None:
+        return Silent()  # rich needs it to draw there, and would warn at every call
     return Display(chains, warmup, steps, console)
