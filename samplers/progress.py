@@ -83,12 +83,12 @@ class Display:
                 self._compile = None  # type: ignore[assignment]
                 for task in self._tasks:
                     self._progress.update(task, visible=True)
+            # First what happened, then the phase: in the other order the old count flashes up in the new phase.
+            self._progress.update(self._tasks[chain], divergences=divergences, step_size=f"{step_size:.3g}")
             if self._phases[chain] != phase:
                 self._phases[chain] = phase
-                self._progress.reset(self._tasks[chain], total=self._totals[phase], description=phase, divergences=0)
-            self._progress.update(
-                self._tasks[chain], completed=done, divergences=divergences, step_size=f"{step_size:.3g}"
-            )
+                self._progress.reset(self._tasks[chain], total=self._totals[phase], description=phase)
+            self._progress.update(self._tasks[chain], completed=done)
 
 
 def display(wanted: bool, chains: int, warmup: int, steps: int) -> Silent | Display:
