@@ -40,6 +40,8 @@ def to_arviz(
     with warnings.catch_warnings():
         # A guess of ArviZ that arrays with fewer draws than chains might be transposed; these are not.
         warnings.filterwarnings("ignore", message="More chains|Found chain dimension")
+        # ArviZ 0.x announces its successor on import, once a day.
+        warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
         try:
             import arviz_base
         except ImportError:

@@ -1,7 +1,7 @@
 """Running mean and covariance of the draws of a warm-up window.
 
 Source: Welford (1962), "Note on a method for calculating corrected sums of squares and products"; the shrinkage
-is Stan's (Reference Manual, "HMC algorithm parameters").
+is after Stan's (Reference Manual, "HMC algorithm parameters").
 """
 
 from __future__ import annotations
@@ -46,13 +46,16 @@ def update_moments(moments: Moments, position: Array) -> Moments:
 
 
 def regularized_covariance(moments: Moments) -> np.ndarray[Any, Any]:
-    """The covariance of the draws, shrunk towards 10⁻³ times the identity; on the host.
+    """The covariance of the draws, shrunk a little towards its own diagonal; on the host.
 
-    With n draws of covariance C it is (n C + 5·10⁻³ I) / (n + 5), so that a short window, or a coordinate that has not
-    moved, never gives a singular or a non-finite metric.
+    With n draws of covariance C and variances D it is (n C + 5·10⁻³ D) / (n + 5), so that a short window never gives
+    a singular metric. Stan has the identity for D, which hides correlations between coordinates whose scale is far
+    below one. A coordinate that has not moved, or is not finite, counts as of scale one.
     """
-    count = float(moments.draws)
+    draws = float(moments.draws)
     scatter = np.asarray(moments.scatter)
-    covariance = np.where(np.isfinite(scatter), scatter, 0.0) / max(count - 1.0, 1.0)
-    identity = np.ones_like(scatter) if scatter.ndim == 1 else np.eye(len(scatter), dtype=scatter.dtype)
-    return np.asarray((count * covariance + 5e-3 * identity) / (count + 5.0), scatter.dtype)
+    covariance = np.where(np.isfinite(scatter), scatter, 0.0) / max(draws - 1.0, 1.0)
+    variances = covariance if scatter.ndim == 1 else np.diag(covariance)
+    variances = np.where(variances > 0, variances, 1.0)
+    own = variances if scatter.ndim == 1 else np.diag(variances)
+    return np.asarray((draws * covariance + 5e-3 * own) / (draws + 5.0), scatter.dtype)
