@@ -25,7 +25,7 @@ _KNOWN_CAUSES = (
         "use adtype=AutoForward(), or write the loop as `lax.scan` or a `fori_loop` with fixed bounds",
     ),
     (
-        "can't apply forward-mode differentiation (jvp) to a custom_vjp function",
+        "to a custom_vjp function",  # the rest of the sentence depends on whether tangents are batched
         "forward mode cannot pass a function with a `custom_vjp` rule (`odeint` is one): it has no forward rule",
         "use adtype=AutoReverse(), or give the function a `custom_jvp` rule, which serves both modes",
     ),
@@ -49,16 +49,15 @@ def refuse_unfinished(jaxpr: Any) -> None:
         refuse_unfinished(inner)
 
 
-def explain(error: Exception, mode: str, subject: str) -> DifferentiationError | None:
+def explain(error: Exception, subject: str) -> DifferentiationError | None:
     """Turn an exception of JAX into a named error, or None where the cause is not one of the known ones.
 
     Args:
         error: what JAX raised while the derivative was traced.
-        mode: "forward" or "reverse".
         subject: what was being differentiated, for the message.
     """
     text = str(error)
     for fragment, cause, remedy in _KNOWN_CAUSES:
         if fragment in text:
-            return DifferentiationError(f"{subject}: {cause} ({mode} mode was asked for); {remedy}.")
+            return DifferentiationError(f"{subject}: {cause}; {remedy}.")
     return None

@@ -28,7 +28,7 @@ from .adtypes import (
     Scalar,
     check_adtype,
 )
-from .errors import explain, refuse_unfinished
+from .errors import DifferentiationError, explain, refuse_unfinished
 from .preparation import Signature
 from .routing import current_adtype
 
@@ -91,6 +91,8 @@ def prepare_gradient(
     _check_function(f, x, constants, name)
     arguments = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), (x, *constants))
 
+    refusals: dict[Backend, DifferentiationError] = {}
+
     @functools.cache
     def traced(backend: Backend) -> Any:
         result = jax.make_jaxpr(functools.partial(_value_and_gradient, f, backend), return_shape=True)(*arguments)
@@ -101,8 +103,10 @@ def prepare_gradient(
         try:
             traced(backend)
         except Exception as error:
-            if explain(error, backend.mode, name) is None:
+            named = explain(error, name)
+            if named is None:
                 raise
+            refusals[backend] = named
             return False
         return True
 
@@ -110,13 +114,13 @@ def prepare_gradient(
         choice = rule.choose(sum(leaf.size for leaf in jax.tree.leaves(arguments[0])), supported)
     else:
         choice = Choice(rule, "requested")  # type: ignore[arg-type]  # an adtype is a rule or a backend
-    try:
-        closed, (_, gradient_shape) = traced(choice.backend)
-    except Exception as error:
-        named = explain(error, choice.backend.mode, name)
-        if named is None:
-            raise
-        raise named from error
+    if not supported(choice.backend):
+        if len(refusals) > 1:
+            raise DifferentiationError(
+                "neither mode can differentiate it. " + " And: ".join(map(str, refusals.values()))
+            )
+        raise refusals[choice.backend]
+    closed, (_, gradient_shape) = traced(choice.backend)
     evaluate = jaxpr_as_fun(closed)
     tree = jax.tree.structure(gradient_shape)
 

@@ -35,7 +35,7 @@ def to_arviz(
         A `DataTree` (ArviZ 1.x) or an `InferenceData` (0.x).
     """
     filled = {name: dict(group) for name, group in groups.items() if group}
-    used = {dim for names in dims.values() for dim in names}
+    used = {"chain"} | {dim for names in dims.values() for dim in names}
     coords = {name: labels for name, labels in coords.items() if name in used}
     with warnings.catch_warnings():
         # A guess of ArviZ that arrays with fewer draws than chains might be transposed; these are not.

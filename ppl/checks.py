@@ -12,14 +12,15 @@ from .interpreters import Trace
 from .transforms import describe, describe_support
 
 
-def check_observed(name: str, distribution: Distribution, value: Any) -> None:
-    """Refuse an observed value that is NaN or lies outside the support of its distribution.
+def check_given(title: str, name: str, distribution: Distribution, value: Any) -> None:
+    """Refuse an observed or fixed value that is NaN or lies outside the support of its distribution.
 
     Values and supports that depend on latent variables are passed over: they have no fixed value.
 
     Raises:
         ValueError: naming the site, how many entries are wrong, and the first of them.
     """
+    del name  # the title has it
     if isinstance(value, jax.core.Tracer):
         return
     array = np.asarray(value)
@@ -27,14 +28,14 @@ def check_observed(name: str, distribution: Distribution, value: Any) -> None:
     missing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
     if missing.any():
         raise ValueError(
-            f"observed site '{name}' has {missing.sum()} NaN (first at {_first(missing)}); remove these rows, or make "
+            f"{title} has {missing.sum()} NaN (first at {_first(missing)}); remove these rows, or make "
             f"them latent variables of their own."
         )
     outside = outside_support(distribution, value)
     if outside is not None and outside.any():
         example = array[tuple(np.argwhere(outside)[0])] if outside.ndim else array
         raise ValueError(
-            f"observed site '{name}' has {outside.sum()} value(s) outside the support of {describe(distribution)}, "
+            f"{title} has {outside.sum()} value(s) outside the support of {describe(distribution)}, "
             f"{describe_support(distribution)}: the first is {example} at {_first(outside)}. Correct the data or "
             f"choose a distribution that can produce it."
         )

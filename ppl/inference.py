@@ -23,7 +23,7 @@ from ..samplers.nuts import NUTS
 from ..samplers.progress import display
 from ..samplers.random import chain_key
 from .arviz import to_arviz
-from .checks import check_observed, check_sampleable
+from .checks import check_given, check_sampleable
 from .initialization import check_initial_values, find_start
 from .interpreters import Trace, discover
 from .log_density import TracedModel, trace_model
@@ -33,6 +33,9 @@ HostArray = np.ndarray[Any, Any]
 
 # How many numbers the constrained values of one batch of draws may hold: 64 MB of them.
 _BATCH_NUMBERS = 1 << 23
+
+# More trajectories than these at the depth limit are worth a word.
+_LIMITED_SHARE = 0.05
 
 
 class SamplingWarning(UserWarning):
@@ -72,8 +75,9 @@ def sample(
 
     Returns:
         An ArviZ object (`DataTree`, or `InferenceData` before ArviZ 1.0) with the groups `posterior`,
-        `sample_stats` and `observed_data`. Its attributes hold the seed, versions, what adtype each block got
-        and why, and the seconds of compilation, warm-up and sampling.
+        `sample_stats`, `observed_data` and, of fixed sites, `constant_data`. Its attributes hold the seed,
+        versions, what adtype each block got and why, and the seconds of compilation, warm-up and sampling.
+        Interrupted (Ctrl-C) while sampling, it holds the draws made so far and says so.
 
     Raises:
         TypeError, ValueError: on bad arguments, data outside their support, discrete latent sites, blocks that do
@@ -95,7 +99,7 @@ def sample(
     x64 = precision == "float64"
     with jax.enable_x64(x64), default, display(progress, chains, warmup, draws * thin) as shown:
         started = time.perf_counter()
-        found = discover(model, check_observed)
+        found = discover(model, check_given)
         check_sampleable(found, model.name)
         given = check_initial_values(model, init, found, chains)
         shown.compiling()
@@ -133,8 +137,10 @@ def _to_result(
     settings: Settings,
 ) -> Any:
     dims = {name: list(names) for name, names in traced.dims.items() if names}
+    dims |= {name: list(names) for name, (_, names) in found.fixed.items() if names}
     dims |= {name: ["block"] for name in drawn.statistics if name.startswith("block_")}
-    coords: dict[str, Any] = {name: list(p.coords or range(p.size)) for name, p in traced.plates.items()}
+    coords: dict[str, Any] = {name: np.array(p.coords or range(p.size)) for name, p in traced.plates.items()}
+    coords["chain"] = list(drawn.chains)
     coords["block"] = [report.block for report in kernel.reports]
     blocks = {
         report.block: {
@@ -160,6 +166,7 @@ def _to_result(
         "posterior": _constrained(traced, drawn.positions),
         "sample_stats": drawn.statistics,
         "observed_data": observed,
+        "constant_data": {name: np.asarray(value) for name, (value, _) in found.fixed.items()},
     }
     return to_arviz(groups, dims=dims, coords=coords, attrs=attrs)
 
@@ -195,9 +202,19 @@ def _warn(drawn: Draws, settings: Settings) -> None:
             SamplingWarning,
             stacklevel=3,
         )
+    depth = drawn.statistics.get("reached_max_treedepth", drawn.statistics.get("block_reached_max_treedepth"))
+    limited = 0.0 if depth is None else float(np.max(np.mean(np.nan_to_num(np.asarray(depth, float)), axis=(0, 1))))
+    if limited > _LIMITED_SHARE:
+        warnings.warn(
+            f"{limited:.0%} of the trajectories stopped at the limit of max_tree_depth, before they turned back: the "
+            f"draws are right but mix slowly. Rescale or reparameterise the model, use metric=DenseMetric(), or raise "
+            f"max_tree_depth.",
+            SamplingWarning,
+            stacklevel=3,
+        )
     if not drawn.finished:
         warnings.warn(
-            f"interrupted: the result holds {kept} of {settings.draws} draws from each chain.",
+            f"interrupted: the result holds {kept} of {settings.draws} draws from each of {chains} chain(s).",
             SamplingWarning,
             stacklevel=3,
         )

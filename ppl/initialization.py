@@ -64,7 +64,8 @@ def check_initial_values(
     return per_chain
 
 
-def _check_if_given(given: dict[str, Any], name: str, distribution: Distribution, value: Any) -> None:
+def _check_if_given(given: dict[str, Any], title: str, name: str, distribution: Distribution, value: Any) -> None:
+    del title  # it would call the site observed
     if name in given:
         check_initial(name, distribution, value)
 
@@ -105,18 +106,25 @@ def find_start(
         start, log_density = init(position)
         if np.isfinite(log_density) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(start.state)):
             return start
-    raise ValueError(_explain(traced, position, everything_given))
+    raise ValueError(_explain(traced, position, sorted(given), everything_given))
 
 
-def _explain(traced: TracedModel, position: HostArray, given: bool) -> str:
+def _explain(traced: TracedModel, position: HostArray, given: list[str], everything_given: bool) -> str:
     terms = {name: float(term) for name, term in traced.density.by_term(position, *traced.data).items()}
     contributions = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
     culprits = [name for name, value in terms.items() if not np.isfinite(value)]
-    where = "at the given initial values" if given else f"in {ATTEMPTS} draws from Uniform(-{RADIUS:g}, {RADIUS:g})"
+    names = ", ".join(f"'{name}'" for name in given)
+    drawn = f"in {ATTEMPTS} draws from Uniform(-{RADIUS:g}, {RADIUS:g})"
+    if everything_given:
+        where, way_out = "at the given initial values", "Give other `init=` values, or change the model there"
+    elif given:
+        where, way_out = f"{drawn} beside the initial values of {names}", "Change those values, or give more of them"
+    else:
+        where, way_out = drawn, "Give `init=` values, or change the model there"
     what = (
         f"the log density was never finite {where}; at the last: {contributions}. Not finite: {', '.join(culprits)}"
         if culprits
-        else f"the log density was finite but its gradient was not {where}; at the last: {contributions}. Look for "
+        else f"the log density was finite but its gradient was not, {where}; at the last: {contributions}. Look for "
         f"sqrt, log or a division at zero behind a jnp.where, which passes NaN to the gradient of the branch not taken"
     )
-    return f"no starting point was found: {what}. Give `init=` values, or change the model there."
+    return f"no starting point was found: {what}. {way_out}."

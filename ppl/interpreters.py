@@ -52,6 +52,7 @@ class Trace:
     values: dict[str, Any] = field(default_factory=dict)
     terms: dict[str, Any] = field(default_factory=dict)
     deterministics: dict[str, tuple[Any, Dims]] = field(default_factory=dict)
+    fixed: dict[str, tuple[Any, Dims]] = field(default_factory=dict)
     plates: dict[str, Plate] = field(default_factory=dict)
 
 
@@ -60,8 +61,9 @@ _RESERVED = frozenset({"chain", "draw", "block"})
 
 # From a latent site to its value and the log Jacobian of its bijection.
 LatentValue = Callable[[str, Distribution], tuple[Any, Any | None]]
-# Looks at an observed site while its distribution is alive.
-InspectObserved = Callable[[str, Distribution, Any], None]
+# Looks at a value that data or the user give to a site, while its distribution is alive. The first argument is what to
+# call the site in messages, the second its name.
+InspectGiven = Callable[[str, str, Distribution, Any], None]
 
 
 class Recorder(AbstractInterpreter):
@@ -71,11 +73,11 @@ class Recorder(AbstractInterpreter):
         model: whose conditions and interventions apply.
         latent: gives the value of a latent variable.
         with_terms: whether to evaluate the terms of the log density.
-        inspect: is shown every observed site.
+        inspect: is shown every observed and every fixed site.
     """
 
     def __init__(
-        self, model: BoundModel, latent: LatentValue, *, with_terms: bool, inspect: InspectObserved | None = None
+        self, model: BoundModel, latent: LatentValue, *, with_terms: bool, inspect: InspectGiven | None = None
     ) -> None:
         self.model = model
         self.latent = latent
@@ -101,20 +103,24 @@ class Recorder(AbstractInterpreter):
         self._claim(name, plates)
         distribution = _expand_to_plates(name, distribution, plates)
         if name in self.model.interventions:
-            value = _as_observed(name, distribution, self.model.interventions[name])
-            _expand_to_observed(name, distribution, np.shape(value))
-            self.trace.deterministics[name] = (value, _dims(name, dims, plates, np.shape(value)))
+            value = self._given(f"fixed site '{name}'", name, distribution, self.model.interventions[name])[1]
+            self.trace.fixed[name] = (value, _dims(name, dims, plates, np.shape(value), len(distribution.event_shape)))
             return value
         observed = self.model.conditions.get(name, obs)
         if observed is None or name in self.model.latents:
             return self._latent(name, distribution, dims, plates)
-        value = _as_observed(name, distribution, observed)
-        distribution = _expand_to_observed(name, distribution, np.shape(value))
-        if self.inspect is not None:
-            self.inspect(name, distribution, value)
+        distribution, value = self._given(f"observed site '{name}'", name, distribution, observed)
         self._note(name, distribution, value, dims, plates, obs=value)
         self._add_term(name, distribution, value)
         return value
+
+    def _given(self, title: str, name: str, distribution: Distribution, value: Any) -> tuple[Distribution, Any]:
+        """A given value as an array, and the distribution in its shape."""
+        value = _as_given(title, distribution, value)
+        distribution = _expand_to_given(title, distribution, np.shape(value))
+        if self.inspect is not None:
+            self.inspect(title, name, distribution, value)
+        return distribution, value
 
     def _latent(self, name: str, distribution: Distribution, dims: Dims, plates: tuple[Plate, ...]) -> Any:
         value, log_jacobian = self.latent(name, distribution)
@@ -151,18 +157,20 @@ class Recorder(AbstractInterpreter):
 
     def _claim(self, name: str, plates: tuple[Plate, ...]) -> None:
         trace = self.trace
-        if name in trace.sites or name in trace.deterministics or name in trace.terms:
+        if name in trace.sites or name in trace.deterministics or name in trace.fixed or name in trace.terms:
             raise ValueError(f"site '{name}' is declared twice; give each site of a model a name of its own.")
         for plate in plates:
             known = trace.plates.setdefault(plate.name, plate)
             if known != plate:
-                raise ValueError(
-                    f"plate '{plate.name}' is opened with size {plate.size} and with size {known.size}, or with "
-                    f"other labels; give different plates different names."
+                how = (
+                    "with other labels than before"
+                    if plate.size == known.size
+                    else f"with size {plate.size} and with size {known.size}"
                 )
+                raise ValueError(f"plate '{plate.name}' is opened {how}; give different plates different names.")
 
     def _check_names_given_by_user(self) -> None:
-        declared = self.trace.sites.keys() | (self.trace.deterministics.keys() & self.model.interventions.keys())
+        declared = self.trace.sites.keys() | self.trace.fixed.keys()
         for word, names in (
             ("condition", self.model.conditions.keys()),
             ("decondition", self.model.latents),
@@ -170,20 +178,36 @@ class Recorder(AbstractInterpreter):
         ):
             for name in sorted(names):
                 if name not in declared:
-                    known = ", ".join(f"'{site}'" for site in self.trace.sites)
+                    known = ", ".join(f"'{site}'" for site in self.trace.sites | self.trace.fixed)
                     raise ValueError(f"{word}: model '{self.model.name}' has no site '{name}'; it has {known}.")
 
     def _check_names_of_dimensions(self) -> None:
-        variables = self.trace.sites.keys() | self.trace.deterministics.keys()
-        plates = self.trace.plates.keys()
-        for name in sorted((variables & plates) | ((variables | plates) & _RESERVED)):
+        """What ArviZ would stumble over only when all draws are made."""
+        trace = self.trace
+        sizes = {plate.name: plate.size for plate in trace.plates.values()}
+        named = {site.name: (site.shape, site.dims) for site in trace.sites.values()}
+        named |= {name: (np.shape(value), dims) for name, (value, dims) in (trace.deterministics | trace.fixed).items()}
+        for name, (shape, dims) in named.items():
+            if "/" in name:
+                raise ValueError(f"site '{name}': a name with '/' would be a path in the result; use another sign.")
+            for dim, size in zip(dims or (), shape, strict=bool(dims)):
+                if sizes.setdefault(dim, size) != size:
+                    raise ValueError(
+                        f"site '{name}': its dimension '{dim}' has size {size}, and elsewhere in the model size "
+                        f"{sizes[dim]}; give different dimensions different names."
+                    )
+            if dims and len(set(dims)) < len(dims):
+                raise ValueError(f"site '{name}': dims {dims} name two dimensions alike; give each its own name.")
+        for name in sorted(named.keys() & sizes.keys()):
+            raise ValueError(f"'{name}' would name both a variable and a dimension of the result; rename one of them.")
+        for name in sorted((named.keys() | sizes.keys()) & _RESERVED):
             raise ValueError(
-                f"'{name}' would name both a variable and a dimension of the result (whose own dimensions are "
-                f"{', '.join(sorted(_RESERVED))}); rename the site or the plate."
+                f"'{name}' is the name of a dimension of every result ({', '.join(sorted(_RESERVED))} are); "
+                f"rename the site, plate or dimension."
             )
 
 
-def discover(model: BoundModel, inspect: InspectObserved | None = None, *, concrete: bool = False) -> Trace:
+def discover(model: BoundModel, inspect: InspectGiven | None = None, *, concrete: bool = False) -> Trace:
     """Find the sites of a model, on abstract values of its random variables.
 
     Args:
@@ -269,13 +293,13 @@ def _expand_to_plates(name: str, distribution: Distribution, plates: tuple[Plate
     return distribution if wanted == batch else distribution.expand(wanted)
 
 
-def _as_observed(name: str, distribution: Distribution, value: Any) -> Any:
+def _as_given(title: str, distribution: Distribution, value: Any) -> Any:
     """The value as an array, of a floating dtype where the support is continuous."""
     if not isinstance(value, jax.Array):
         value = np.asarray(value)
         if value.dtype.kind not in "biuf":
             raise TypeError(
-                f"observed site '{name}' holds {value.dtype} values; convert them to numbers, "
+                f"{title} holds {value.dtype} values; convert them to numbers, "
                 f"for example with numpy.asarray(values, float)."
             )
     if not is_discrete(distribution) and value.dtype.kind in "biu":
@@ -283,7 +307,7 @@ def _as_observed(name: str, distribution: Distribution, value: Any) -> Any:
     return value
 
 
-def _expand_to_observed(name: str, distribution: Distribution, shape: tuple[int, ...]) -> Distribution:
+def _expand_to_given(title: str, distribution: Distribution, shape: tuple[int, ...]) -> Distribution:
     own = tuple(distribution.shape())
     try:
         fits = np.broadcast_shapes(own, shape) == shape
@@ -292,25 +316,30 @@ def _expand_to_observed(name: str, distribution: Distribution, shape: tuple[int,
     events = len(distribution.event_shape)
     if not fits or (events and shape[len(shape) - events :] != tuple(distribution.event_shape)):
         raise ValueError(
-            f"observed site '{name}' has shape {shape}, but its distribution has shape {own}; the distribution "
+            f"{title} has shape {shape}, but its distribution has shape {own}; the distribution "
             f"must have the shape of the data or broadcast to it. Check for a transposed or unsqueezed array."
         )
     return distribution if own == shape else distribution.expand(shape[: len(shape) - events])
 
 
-def _dims(name: str, dims: Dims, plates: tuple[Plate, ...], shape: tuple[int, ...], events: int = 0) -> Dims:
-    """Names for the dimensions of a value: the user's, else those of the plates where they stand."""
+def _dims(name: str, dims: Dims, plates: tuple[Plate, ...], shape: tuple[int, ...], events: int | None = None) -> Dims:
+    """Names for the dimensions of a value: the user's, else those of the plates where they stand.
+
+    Plates are the last dimensions before those of an event. Of a derived value it is not known how many these are:
+    there the plates come first if the sizes allow, else last.
+    """
     if dims is not None:
         if len(dims) != len(shape):
-            raise ValueError(f"site '{name}': dims {dims} name {len(dims)} dimensions, its shape is {shape}.")
+            raise ValueError(
+                f"site '{name}': dims {dims} name {len(dims)} dimension(s), but its shape is {shape}; name all of "
+                f"them, those of the plates included."
+            )
         return dims
     sizes = tuple(plate.size for plate in plates)
-    first = len(shape) - events - len(sizes)
-    if not sizes or first < 0 or shape[first : first + len(sizes)] != sizes:
-        return None
-    extra = tuple(f"{name}_dim_{i}" for i in range(first))
-    return (
-        *extra,
-        *(plate.name for plate in plates),
-        *(f"{name}_dim_{first + len(sizes) + i}" for i in range(events)),
-    )
+    last = len(shape) - len(sizes)
+    for first in (0, last) if events is None else (last - events,):
+        if sizes and first >= 0 and shape[first : first + len(sizes)] == sizes:
+            before = tuple(f"{name}_dim_{i}" for i in range(first))
+            after = tuple(f"{name}_dim_{i}" for i in range(first + len(sizes), len(shape)))
+            return (*before, *(plate.name for plate in plates), *after)
+    return None

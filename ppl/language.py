@@ -150,7 +150,7 @@ def plate(name: str, size: int | Sequence[Any] | np.ndarray[Any, Any]) -> Iterat
     if isinstance(size, (int, np.integer)) and not isinstance(size, bool):
         length, coords = int(size), None
     elif np.ndim(size) == 1 and not isinstance(size, str):
-        coords = tuple(np.asarray(size).tolist())
+        coords = tuple(np.asarray(size))
         length = len(coords)
     else:
         raise TypeError(f"plate '{name}': give a size or a one-dimensional list of labels, got {size!r}.")

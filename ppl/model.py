@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -20,10 +20,6 @@ _TRACING_HINT = (
     "values: use jnp.where or jax.lax.cond for `if`, jax.lax.while_loop for `while`, jnp for numpy functions, and "
     "leave out float() and int()."
 )
-
-
-def _nothing() -> Values:
-    return MappingProxyType({})
 
 
 class Model:
@@ -55,11 +51,23 @@ class Model:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"model '{self.name}{self.signature}': {error}.") from None
-        return BoundModel(self, args, MappingProxyType(dict(kwargs)))
+        return BoundModel(self, args, dict(kwargs))
+
+    def __or__(self, _: object) -> BoundModel:
+        """A model without data cannot be conditioned."""
+        raise TypeError(f"'{self.name}' has no data yet; call it first: {self.name}(...) | {{...}}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the name under which the decorated function stands in its module."""
+        return _find, (self.function.__module__, self.function.__qualname__)
 
     def __repr__(self) -> str:
         """Name and arguments."""
         return f"Model({self.name}{self.signature})"
+
+
+def _find(module: str, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), importlib.import_module(module))
 
 
 def model(function: Callable[..., Any]) -> Model:
@@ -94,9 +102,9 @@ class BoundModel:
     model: Model
     args: tuple[Any, ...]
     kwargs: Values
-    conditions: Values = field(default_factory=_nothing)
+    conditions: Values = field(default_factory=dict)
     latents: frozenset[str] = frozenset()
-    interventions: Values = field(default_factory=_nothing)
+    interventions: Values = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -104,7 +112,7 @@ class BoundModel:
         return self.model.name
 
     def condition(self, values: Values | None = None, /, **named: Any) -> BoundModel:
-        """Observe sites: their values are fixed and their terms stay in the log density.
+        """Observe sites: their values are given and their terms stay in the log density. The last call wins.
 
         Args:
             values: observed values by site.
@@ -116,8 +124,9 @@ class BoundModel:
         given = _merge("condition", values, named)
         return replace(
             self,
-            conditions=MappingProxyType({**self.conditions, **given}),
+            conditions={**self.conditions, **given},
             latents=self.latents - given.keys(),
+            interventions=_without(self.interventions, given),
         )
 
     def __or__(self, values: Values) -> BoundModel:
@@ -127,7 +136,7 @@ class BoundModel:
         return self.condition(values)
 
     def decondition(self, *sites: str) -> BoundModel:
-        """Make observed sites latent, whether they were observed by `condition` or by `obs=` in the function.
+        """Make sites latent again, whether `condition`, `fix` or `obs=` in the function gave them their values.
 
         Args:
             sites: names; none means all that `condition` has observed.
@@ -135,12 +144,21 @@ class BoundModel:
         Returns:
             A new model.
         """
+        for site in sites:
+            if not isinstance(site, str):
+                raise TypeError(
+                    f"decondition: give the names of sites one by one, decondition('a', 'b'); got {site!r}."
+                )
         names = sites or tuple(self.conditions)
-        kept = {name: value for name, value in self.conditions.items() if name not in names}
-        return replace(self, conditions=MappingProxyType(kept), latents=self.latents | frozenset(names))
+        return replace(
+            self,
+            conditions=_without(self.conditions, names),
+            latents=self.latents | frozenset(names),
+            interventions=_without(self.interventions, names),
+        )
 
     def fix(self, values: Values | None = None, /, **named: Any) -> BoundModel:
-        """Intervene on sites: their values are fixed and their terms leave the log density (do).
+        """Intervene on sites: their values are given and their terms leave the log density (do). The last call wins.
 
         Args:
             values: values by site.
@@ -150,7 +168,12 @@ class BoundModel:
             A new model.
         """
         given = _merge("fix", values, named)
-        return replace(self, interventions=MappingProxyType({**self.interventions, **given}))
+        return replace(
+            self,
+            conditions=_without(self.conditions, given),
+            latents=self.latents - given.keys(),
+            interventions={**self.interventions, **given},
+        )
 
     def run(self, interpreter: AbstractInterpreter) -> None:
         """Run the function; the interpreter gives meaning to its declarations."""
@@ -173,6 +196,10 @@ class BoundModel:
             if names
         ]
         return f"BoundModel({', '.join([self.name, *notes])})"
+
+
+def _without(values: Values, names: Iterable[str]) -> Values:
+    return {name: value for name, value in values.items() if name not in set(names)}
 
 
 def _merge(method: str, values: Values | None, named: dict[str, Any]) -> dict[str, Any]:

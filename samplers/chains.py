@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from threadpoolctl import threadpool_limits
 
 from .base import AbstractKernel, Array, Conditional
 from .random import chain_key, fold_in
@@ -63,13 +64,15 @@ class Draws:
     Args:
         positions: shape (chains, draws, dimension).
         statistics: by name, shape (chains, draws, ...).
-        tunings: of each chain after warm-up.
+        chains: their numbers; all of them unless the run was interrupted.
+        tunings: of each of these chains after warm-up.
         warmup_seconds, sampling_seconds: wall clock.
-        finished: False if the run was interrupted; the arrays then hold the draws that every chain has made.
+        finished: False if the run was interrupted; the arrays then hold the chains and draws of `largest_rectangle`.
     """
 
     positions: HostArray
     statistics: dict[str, HostArray]
+    chains: tuple[int, ...]
     tunings: tuple[Any, ...]
     warmup_seconds: float
     sampling_seconds: float
@@ -304,10 +307,10 @@ def run_chains(
         x64: whether the program was compiled with 64-bit numbers; JAX keeps this setting for each thread.
 
     Returns:
-        The draws of all chains. After an interruption, those that every chain has made so far.
+        The draws of all chains. After an interruption, those of `largest_rectangle`.
 
     Raises:
-        KeyboardInterrupt: if interrupted before every chain has made a draw.
+        KeyboardInterrupt: if interrupted before any chain has made a draw.
     """
     chains = len(starts)
     stop = threading.Event()
@@ -326,7 +329,12 @@ def run_chains(
             return runner.run()
 
     started = time.perf_counter()
-    with ThreadPoolExecutor(min(chains, os.cpu_count() or 1)) as pool:
+    # Chains keep the cores busy: a second level of threads inside the linear algebra of each makes them wait for each
+    # other, and a Cholesky factor of a small matrix a hundred times slower.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(min(chains, os.cpu_count() or 1)) as pool,
+    ):
         futures = [pool.submit(run, runner) for runner in runners]
         try:
             # In short waits, so that the main thread sees an interruption at once.
@@ -336,21 +344,39 @@ def run_chains(
         except KeyboardInterrupt:
             stop.set()
             wait(futures)
-            if min(runner.kept for runner in runners) == 0:
+            if not any(runner.kept for runner in runners):
                 raise
         for future in futures:
             future.result()
     elapsed = time.perf_counter() - started
-    kept = min(runner.kept for runner in runners)
+    chosen, kept = largest_rectangle([runner.kept for runner in runners])
     warming = sum(runner.warmup_seconds for runner in runners)
     sampling = sum(runner.sampling_seconds for runner in runners)
     # Chains share the cores, so their phases overlap: the wall clock is divided as the work was.
     share = warming / (warming + sampling) if warming + sampling else 0.0
     return Draws(
-        positions[:, :kept],
-        {name: values[:, :kept] for name, values in statistics.items()},
-        tuple(runner.tuning for runner in runners),
+        positions[:, :kept][chosen] if len(chosen) < chains else positions[:, :kept],
+        {
+            name: values[:, :kept][chosen] if len(chosen) < chains else values[:, :kept]
+            for name, values in statistics.items()
+        },
+        tuple(chosen),
+        tuple(runners[i].tuning for i in chosen),
         share * elapsed,
         (1.0 - share) * elapsed,
-        finished=kept == settings.draws,
+        finished=len(chosen) == chains and kept == settings.draws,
     )
+
+
+def largest_rectangle(kept: Sequence[int]) -> tuple[list[int], int]:
+    """Which chains to keep of an interrupted run, and how many draws of each, so that most draws remain.
+
+    Args:
+        kept: draws made by each chain.
+
+    Returns:
+        The numbers of the chains, ascending, and the number of draws that all of them have.
+    """
+    longest_first = sorted(range(len(kept)), key=lambda i: -kept[i])
+    count = max(range(1, len(kept) + 1), key=lambda n: (n * kept[longest_first[n - 1]], n))
+    return sorted(longest_first[:count]), kept[longest_first[count - 1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import jax
@@ -44,6 +45,7 @@ class Info(NamedTuple):
         n_steps: leapfrog steps taken.
         step_size: ε.
         tree_depth: doublings of the trajectory; None for a trajectory of fixed length.
+        reached_max_treedepth: whether the trajectory stopped at the depth limit; None likewise.
     """
 
     lp: Array
@@ -53,6 +55,7 @@ class Info(NamedTuple):
     n_steps: Array
     step_size: Array
     tree_depth: Array | None = None
+    reached_max_treedepth: Array | None = None
 
 
 # From a key, a point with a fresh momentum, the step size and the integrator to the next state.
@@ -184,7 +187,8 @@ def check_integer(name: str, argument: str, value: object, low: int, high: int |
     Raises:
         ValueError: naming sampler and argument.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+    whole = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if whole is None or whole < low or (high is not None and whole > high):
         limits = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
         raise ValueError(f"{name}: {argument} must be {limits}, got {value!r}.")
 
@@ -195,4 +199,4 @@ def as_info(**fields: Any) -> Info:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)

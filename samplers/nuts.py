@@ -66,5 +66,6 @@ class NUTS(AbstractSampler):
             n_steps=tree.leaves,
             step_size=step_size,
             tree_depth=tree.depth,
+            reached_max_treedepth=(tree.depth == self.max_tree_depth) & ~tree.turning & ~tree.diverging,
         )
         return State(chosen.position, chosen.log_density, chosen.gradient), info

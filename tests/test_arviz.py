@@ -149,7 +149,7 @@ def test_names_dims_and_groups_of_a_model_without_plates_or_data():
     np.testing.assert_allclose(posterior["v"].sum("part").values, 1.0, rtol=1e-12)
 
 
-def test_fixed_sites_are_in_the_result_and_conditioned_ones_are_data():
+def test_fixed_sites_are_constant_data_and_conditioned_ones_observed():
     @model
     def pair():
         a = rv("a", dist.Normal(0.0, 1.0))
@@ -157,10 +157,29 @@ def test_fixed_sites_are_in_the_result_and_conditioned_ones_are_data():
             rv("b", dist.Normal(a, 1.0))
 
     fixed = sample(pair().fix(a=3.0), **SHORT)
-    assert (fixed["posterior"]["a"] == 3.0).all()
+    assert fixed["constant_data"]["a"] == 3.0
+    assert set(fixed["posterior"].data_vars) == {"b"}
     conditioned = sample(pair() | {"b": np.ones(2)}, **SHORT)
     assert set(conditioned["posterior"].data_vars) == {"a"}
     assert conditioned["observed_data"]["b"].dims == ("i",)
+
+
+def test_labels_of_plates_keep_their_kind(tmp_path):
+    days = np.array(["2026-01-01", "2026-01-02"], "datetime64[ns]")
+
+    @model
+    def daily():
+        with plate("day", days):
+            rv("x", dist.Normal(0.0, 1.0))
+
+    idata = sample(daily(), **SHORT)
+    assert (idata["posterior"]["day"].values == days).all()
+    idata.to_netcdf(tmp_path / "daily.nc")
+
+
+def test_trajectories_at_the_depth_limit_are_reported():
+    with pytest.warns(SamplingWarning, match=r"stopped at the limit of max_tree_depth"):
+        sample(eight_schools_noncentered(Y, SIGMA), NUTS(step_size=0.01, max_tree_depth=3), **SHORT)
 
 
 def test_a_sampler_with_nothing_to_adapt_keeps_its_step_size():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import threadpoolctl
 from dualtape import HMC, NUTS, DenseMetric, Gibbs, SamplingWarning, model, rv, sample
 from dualtape.samplers import chains as driver
 from dualtape.samplers.chains import Settings, compile_chain, run_chains
@@ -204,7 +205,7 @@ def watch(monkeypatch):
 LONG = 500_000
 
 
-def test_an_interrupted_run_returns_what_every_chain_has(watch):
+def test_an_interrupted_run_returns_most_of_what_was_drawn(watch):
     watch(Watcher(3), 3)
     with pytest.warns(SamplingWarning, match=f"interrupted: the result holds .* of {LONG} draws"):
         result = draw(HMC(0.1, 50), draws=LONG, chains=3)
@@ -213,15 +214,47 @@ def test_an_interrupted_run_returns_what_every_chain_has(watch):
     lengths = {values.shape[:2] for values in found.values()}
     assert len(lengths) == 1
     (chains, kept), *_ = lengths
-    assert chains == 3
+    numbers = result["posterior"]["chain"].values
+    assert len(numbers) == chains >= 1
     assert 0 < kept < LONG
     assert not any(np.isnan(values).any() for values in found.values())
     # What was drawn is what an undisturbed run draws first.
     few = min(kept, 5)
-    undisturbed = arrays(draw(HMC(0.1, 50), draws=few, chains=3))
+    undisturbed = {name: values[numbers] for name, values in arrays(draw(HMC(0.1, 50), draws=few, chains=3)).items()}
     assert_equal(undisturbed, {name: values[:, :few] for name, values in found.items()})
     # No thread goes on.
     assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        ([10, 10, 10], ([0, 1, 2], 10)),
+        ([10, 0, 9], ([0, 2], 9)),
+        ([10, 3, 4], ([0], 10)),
+        ([100, 3, 4], ([0], 100)),
+        ([0, 7], ([1], 7)),
+    ],
+)
+def test_what_is_kept_of_an_interrupted_run_is_the_largest_rectangle(kept, expected):
+    assert driver.largest_rectangle(kept) == expected
+
+
+def test_linear_algebra_is_single_threaded_while_chains_run_and_free_again_afterwards(watch):
+    def threads():
+        return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+
+    seen = set()
+
+    class Look(Silent):
+        def update(self, *_):
+            seen.update(threads())
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        watch(Look(), 2)
+        draw(chains=2)
+        assert threads() == {2}
+    assert seen == {1}
 
 
 def test_an_interruption_before_the_first_draw_is_passed_on(watch):

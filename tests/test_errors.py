@@ -82,6 +82,39 @@ def named_like_its_plate():
 
 
 @model
+def two_sizes_of_a_dimension():
+    rv("x", dist.Normal(np.zeros(3), 1.0), dims="r")
+    rv("y", dist.Normal(np.zeros(2), 1.0), dims="r")
+
+
+@model
+def dimension_and_plate():
+    with plate("r", 3):
+        rv("x", dist.Normal(0.0, 1.0))
+    rv("y", dist.Normal(np.zeros(2), 1.0), dims="r")
+
+
+@model
+def alike():
+    rv("x", dist.Normal(np.zeros((2, 2)), 1.0), dims=("r", "r"))
+
+
+@model
+def path():
+    rv("a/b", dist.Normal(0.0, 1.0))
+
+
+@model
+def reserved():
+    rv("x", dist.Normal(np.zeros(2), 1.0), dims="draw")
+
+
+@model
+def derived():
+    deterministic("q", 2 * rv("x", dist.Normal(0.0, 1.0)))
+
+
+@model
 def solver():
     x = rv("x", dist.Gamma(2.0, 1.0))
     root = lax.while_loop(lambda r: jnp.abs(r * r - x) > 1e-12, lambda r: 0.5 * (r + x / r), 1.0 + 0 * x)
@@ -157,6 +190,20 @@ CASES = {
     "parameters that do not fit a plate": (lambda: sample(wrong_plate(X)), ValueError, "'y'.*plate 'i' of size 3"),
     "plate of two sizes": (lambda: sample(two_plates()), ValueError, "plate 'i' is opened with size 4 and with size 3"),
     "site named like its plate": (lambda: sample(named_like_its_plate()), ValueError, "'school' would name both"),
+    "two sizes of a dimension": (lambda: sample(two_sizes_of_a_dimension()), ValueError, "'y'.*'r' has size 2.*size 3"),
+    "dimension of another size than its plate": (
+        lambda: sample(dimension_and_plate()),
+        ValueError,
+        "'y'.*'r' has size",
+    ),
+    "two dimensions alike": (lambda: sample(alike()), ValueError, "'x'.*name two dimensions alike"),
+    "path as a name": (lambda: sample(path()), ValueError, "'a/b'.*path"),
+    "reserved dimension": (lambda: sample(reserved()), ValueError, "'draw' is the name of a dimension of every result"),
+    "fix of a derived value": (lambda: sample(derived().fix(q=7.0)), ValueError, "fix.*no site 'q'; it has 'x'"),
+    "fix outside the support": (lambda: sample(BOUND.fix(s=-1.0)), ValueError, "fixed site 's'.*outside the support"),
+    "fix of NaN": (lambda: sample(BOUND.fix(s=np.nan)), ValueError, "fixed site 's' has 1 NaN"),
+    "list of sites to decondition": (lambda: BOUND.decondition(["y"]), TypeError, "one by one"),
+    "condition without data": (lambda: line | {"a": 1.0}, TypeError, r"call it first: line\(...\)"),
     "strings as data": (lambda: sample(counts(np.array(["a", "b", "c"]))), TypeError, "observed site 'k' holds"),
     "condition on no site": (lambda: sample(BOUND | {"z": 1.0}), ValueError, "condition: model 'line' has no site 'z'"),
     "decondition of no site": (lambda: sample(BOUND.decondition("z")), ValueError, "decondition.*no site 'z'"),
@@ -242,6 +289,11 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_density_that_is_not():
 
     with pytest.raises(ValueError, match=r"gradient was not.*jnp\.where"):
         sample(trap(), draws=10, warmup=10, adtype=AutoReverse(), progress=False)
+
+
+def test_initial_values_too_far_out_are_blamed():
+    with pytest.raises(ValueError, match=r"beside the initial values of 'a'.*Change those values"):
+        sample(BOUND, init={"a": 1e200}, draws=10, warmup=10, progress=False)
 
 
 def test_an_error_in_a_chain_reaches_the_caller(monkeypatch):

@@ -152,13 +152,22 @@ def square(x):
 square.defvjp(lambda x: (x**2, x), lambda x, g: (2 * x * g,))
 
 
-def test_forward_mode_refuses_custom_vjp_by_name():
+@pytest.mark.parametrize("dimension", [1, 2, 40])
+def test_forward_mode_refuses_custom_vjp_by_name(dimension):
     def f(x):
-        return square(x[0])
+        return jnp.sum(square(x))
 
-    np.testing.assert_allclose(value_and_gradient(f, AutoReverse(), np.array([3.0]))[1], [6.0])
+    np.testing.assert_allclose(
+        value_and_gradient(f, AutoReverse(), np.full(dimension, 3.0))[1], np.full(dimension, 6.0)
+    )
     with pytest.raises(DifferentiationError, match=r"custom_vjp.*AutoReverse\(\)"):
-        prepare_gradient(f, AutoForward(), np.ones(1))
+        prepare_gradient(f, AutoForward(), np.ones(dimension))
+    assert prepare_gradient(f, AutoByDimension(50), np.ones(dimension)).adtype == AutoReverse()
+
+
+def test_where_neither_mode_can_go_both_reasons_are_given():
+    with pytest.raises(DifferentiationError, match=r"neither mode.*custom_vjp.*And: .*while_loop"):
+        prepare_gradient(lambda x: square(cube_root(x)), None, np.ones(2))
 
 
 @pytest.mark.parametrize(("dimension", "expected"), [(1, AutoForward()), (19, AutoForward()), (20, AutoReverse())])

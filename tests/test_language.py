@@ -1,5 +1,7 @@
 """The modelling language: shapes, plates, dims, conditions and interventions."""
 
+import pickle
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -114,3 +116,38 @@ def test_models_keep_the_name_and_the_documentation_of_their_function():
     assert (line.name, line.__name__) == ("line", "line")
     assert repr(line) == "Model(line(x, y=None))"
     assert repr(line(X).fix(a=1.0) | {"y": Y}) == "BoundModel(line, conditioned=['y'], fixed=['a'])"
+
+
+def test_the_last_call_wins_between_condition_and_fix():
+    bound = line(X, Y)
+    fixed_last = log_density((bound | {"a": 0.1}).fix(a=0.3), b=-0.4)[1]
+    assert "a" not in fixed_last
+    conditioned_last = log_density(bound.fix(a=0.1) | {"a": 0.3}, b=-0.4)[1]
+    assert "a" in conditioned_last
+    assert "a" in sites(bound.fix(a=0.1).decondition("a"))
+
+
+def test_dimensions_of_derived_values_are_those_of_the_plates():
+    @model
+    def derived():
+        with plate("g", 3):
+            z = rv("z", dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3)))
+            deterministic("same", z)
+            deterministic("longer", jnp.zeros((3, 5)))
+            deterministic("batched", jnp.zeros((5, 3)))
+            deterministic("unrelated", jnp.zeros(2))
+
+    assert sites(derived())["z"][1] == ("g", "z_dim_1")
+    found = {name: dims for name, (_, dims) in discover(derived()).deterministics.items()}
+    assert found == {
+        "same": ("g", "same_dim_1"),
+        "longer": ("g", "longer_dim_1"),
+        "batched": ("batched_dim_0", "g"),
+        "unrelated": None,
+    }
+
+
+def test_models_can_be_pickled():
+    again = pickle.loads(pickle.dumps(line(X, Y).fix(a=0.3)))
+    np.testing.assert_allclose(log_density(again, b=0.1)[0], log_density(line(X, Y).fix(a=0.3), b=0.1)[0])
+    assert pickle.loads(pickle.dumps(line)) is line
