@@ -18,7 +18,8 @@ import numpy as np
 from ..ad.adtypes import AbstractADType, check_adtype
 from ..ad.routing import default_adtype
 from ..samplers.base import AbstractKernel, AbstractSampler
-from ..samplers.chains import Draws, Settings, compile_chain, run_chains
+from ..samplers.chains import Draws, Settings, run_chains
+from ..samplers.compilation import compile_chain
 from ..samplers.nuts import NUTS
 from ..samplers.progress import display
 from ..samplers.random import chain_key
@@ -107,7 +108,7 @@ def sample(
         whole = traced.density.restrict(traced.density.sites)
         dtype = np.dtype(precision)
         kernel = sampler.build(whole.target, dtype)
-        compiled = compile_chain(kernel, whole, traced.data, dtype, settings)
+        compiled = compile_chain(kernel, whole, traced.data, dtype, settings.longest)
         compile_seconds = time.perf_counter() - started
         starts = [
             find_start(model, traced, given[i], np.random.default_rng([seed, i]), compiled.init, dtype)

@@ -1,8 +1,7 @@
-"""The driver: compiles a kernel once and runs chains with it, in chunks, in threads.
+"""The driver: runs chains with a compiled kernel, in chunks, in threads.
 
-One compiled program advances a chain by some number of steps and returns their draws. Warm-up and sampling use the
-same program with a flag; what is learned at window ends is digested on the host between two chunks. XLA releases the
-interpreter lock while it runs, so chains in threads use all cores.
+What is learned at window ends is digested on the host between two chunks. XLA releases the interpreter lock while it
+runs, so chains in threads use all cores.
 
 Chain i depends on `seed` and `i` only, whatever the number of chains, threads and chunks.
 """
@@ -13,26 +12,22 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from threadpoolctl import threadpool_limits
 
-from .base import AbstractKernel, Array, Conditional
-from .random import chain_key, fold_in
+from .compilation import CompiledChain, Start
 
 HostArray = np.ndarray[Any, Any]
 
 # A chunk should last about this long: short enough for progress and interruption, long enough that the time
 # between two chunks does not count.
 _CHUNK_SECONDS = 0.075
-_BUFFER_BYTES = 1 << 20
 
 
 class Progress(Protocol):
@@ -55,6 +50,11 @@ class Settings:
     draws: int
     warmup: int
     thin: int = 1
+
+    @property
+    def longest(self) -> int:
+        """Rows that the longer phase can fill."""
+        return max(self.draws, self.warmup)
 
 
 @dataclass(frozen=True)
@@ -79,146 +79,6 @@ class Draws:
     finished: bool
 
 
-class Start(NamedTuple):
-    """Where a chain is.
-
-    Args:
-        state: of the kernel.
-        constants: of its target, worked out from the data once.
-    """
-
-    state: Any
-    constants: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class _Column:
-    name: str
-    shape: tuple[int, ...]
-    dtype: Any
-
-
-@dataclass(frozen=True)
-class CompiledChain:
-    """A kernel, compiled: the same executables serve every chain, warm-up and sampling.
-
-    Args:
-        kernel: what was compiled.
-        data: the arrays its target closes over.
-        dimension, dtype: of positions.
-        rows: capacity of the buffer that a chunk fills.
-        columns: what stands in a row after the position.
-    """
-
-    kernel: AbstractKernel
-    data: tuple[Any, ...]
-    dimension: int
-    dtype: Any
-    rows: int
-    columns: tuple[_Column, ...]
-    _init: Callable[..., Any]
-    _chunk: Callable[..., Any]
-
-    def init(self, position: HostArray) -> tuple[Start, Any]:
-        """The beginning of a chain at a position, shape (dimension,), and the log density there."""
-        start, log_density = self._init(position, self.data)
-        return start, log_density
-
-    def advance(
-        self, start: Start, tuning: Any, key: HostArray, first: int, count: int, thin: int, warming: bool
-    ) -> tuple[Start, Any, HostArray]:
-        """Run `count` steps, the first of them number `first` of the chain.
-
-        Returns:
-            Where the chain is now, the new tuning, and a row for every thin-th step.
-        """
-        state, tuning, rows = self._chunk(
-            start, tuning, key, np.int32(first), np.int32(count), np.int32(thin), np.bool_(warming)
-        )
-        return Start(state, start.constants), tuning, np.asarray(rows)[: count // thin]
-
-    def storage(self, chains: int, draws: int) -> tuple[HostArray, dict[str, HostArray]]:
-        """Empty arrays for the positions and statistics of a run."""
-        statistics = {c.name: np.empty((chains, draws, *c.shape), c.dtype) for c in self.columns}
-        return np.empty((chains, draws, self.dimension), self.dtype), statistics
-
-    def statistics(self, rows: HostArray) -> dict[str, HostArray]:
-        """The statistics in the rows of a chunk, by name, as views where the dtype allows."""
-        found, at = {}, self.dimension
-        for column in self.columns:
-            width = math.prod(column.shape)
-            found[column.name] = rows[:, at : at + width].reshape(len(rows), *column.shape)
-            at += width
-        return found
-
-
-def compile_chain(
-    kernel: AbstractKernel, whole: Conditional, data: Sequence[Any], dtype: Any, settings: Settings
-) -> CompiledChain:
-    """Compile a kernel.
-
-    Args:
-        kernel: built for `whole.target`.
-        whole: the whole density, whose constants are worked out from the data where a chain starts.
-        data: arrays.
-        dtype: of positions.
-        settings: bounds the buffer of a chunk.
-    """
-    dimension = whole.target.dimension
-    position = jax.ShapeDtypeStruct((dimension,), dtype)
-    shapes = tuple(jax.ShapeDtypeStruct(np.shape(array), array.dtype) for array in data)
-    tuning = kernel.init_tuning()
-
-    def init(position: Array, data: tuple[Any, ...]) -> tuple[Start, Array]:
-        constants = whole.constants(position, data)
-        return Start(kernel.init(position, constants), constants), whole.target.log_density(position, *constants)
-
-    def record(info: Any) -> dict[str, Array]:
-        return dict(sorted(kernel.statistics(info).items()))
-
-    def chunk(
-        start: Start,
-        tuning: Any,
-        key: Array,
-        first: Array,
-        count: Array,
-        thin: Array,
-        warming: Array,
-    ) -> tuple[Any, Any, Array]:
-        def unfinished(carry: tuple[Array, Any, Any, Array]) -> Array:
-            return carry[0] < count
-
-        def body(carry: tuple[Array, Any, Any, Array]) -> tuple[Array, Any, Any, Array]:
-            index, state, tuning, rows = carry
-            state, info = kernel.step(fold_in(key, first + index), state, tuning, start.constants)
-            new_position = kernel.position(state)
-            learned = kernel.tune(tuning, new_position, info)
-            tuning = jax.tree.map(lambda new, old: jnp.where(warming, new, old), learned, tuning)
-            row = jnp.concatenate([new_position, *(jnp.ravel(value).astype(dtype) for value in record(info).values())])
-            # With thinning the last step of each group overwrites the others.
-            rows = lax.dynamic_update_index_in_dim(rows, row, index // thin, 0)
-            return index + 1, state, tuning, rows
-
-        rows = jnp.zeros((capacity, width), dtype)
-        _, state, tuning, rows = lax.while_loop(unfinished, body, (jnp.int32(0), start.state, tuning, rows))
-        return state, tuning, rows
-
-    start, _ = jax.eval_shape(init, position, shapes)
-    key = chain_key(0, 0)
-    info = jax.eval_shape(lambda *args: record(kernel.step(*args)[1]), key, start.state, tuning, start.constants)
-    columns = tuple(_Column(name, tuple(value.shape), value.dtype) for name, value in info.items())
-    width = dimension + sum(math.prod(column.shape) for column in columns)
-    longest = max(settings.draws, settings.warmup, 1)
-    capacity = min(longest, max(16, _BUFFER_BYTES // (8 * width)))
-    arguments = (start, tuning, key, np.int32(0), np.int32(0), np.int32(1), np.bool_(False))
-    lowered = (jax.jit(init).lower(position, shapes), jax.jit(chunk).lower(*arguments))
-    with ThreadPoolExecutor(2) as pool:
-        compiled_init, compiled_chunk = pool.map(lambda low: low.compile(), lowered)
-    return CompiledChain(
-        kernel, tuple(data), dimension, np.dtype(dtype), capacity, columns, compiled_init, compiled_chunk
-    )
-
-
 @dataclass
 class _Runner:
     """Runs one chain to its end, or until it is told to stop."""
@@ -240,13 +100,13 @@ class _Runner:
     warmup_seconds: float = 0.0
     sampling_seconds: float = 0.0
 
-    def run(self) -> _Runner:
+    def run(self) -> None:
         settings, kernel = self.settings, self.compiled.kernel
         started = time.perf_counter()
         for border in kernel.schedule(settings.warmup):
             self._advance(border - self.steps, 1, warming=True)
             if self.stop.is_set():
-                return self
+                return
             self.tuning = kernel.retune(jax.tree.map(np.asarray, self.tuning), border, settings.warmup)
         # What a kernel that learns nothing, and so has no schedule, leaves over.
         self._advance(settings.warmup - self.steps, 1, warming=True)
@@ -254,7 +114,6 @@ class _Runner:
         self.divergences = 0
         self._advance(settings.draws * settings.thin, settings.thin, warming=False)
         self.warmup_seconds, self.sampling_seconds = warm - started, time.perf_counter() - warm
-        return self
 
     def _advance(self, count: int, thin: int, *, warming: bool) -> None:
         """Run `count` steps in chunks, each as long as a chunk should last at the pace of the one before."""
@@ -324,9 +183,9 @@ def run_chains(
         for i in range(chains)
     ]  # fmt: skip
 
-    def run(runner: _Runner) -> _Runner:
+    def run(runner: _Runner) -> None:
         with jax.enable_x64(x64):
-            return runner.run()
+            runner.run()
 
     started = time.perf_counter()
     # Chains keep the cores busy: a second level of threads inside the linear algebra of each makes them wait for each
@@ -335,8 +194,10 @@ def run_chains(
         threadpool_limits(1, user_api="blas"),
         ThreadPoolExecutor(min(chains, os.cpu_count() or 1)) as pool,
     ):
-        futures = [pool.submit(run, runner) for runner in runners]
+        futures: list[Future[None]] = []
         try:
+            for runner in runners:
+                futures.append(pool.submit(run, runner))
             # In short waits, so that the main thread sees an interruption at once.
             while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done:
                 if any(future.done() and future.exception() for future in futures):

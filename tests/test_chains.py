@@ -12,7 +12,9 @@ import pytest
 import threadpoolctl
 from dualtape import HMC, NUTS, DenseMetric, Gibbs, SamplingWarning, model, rv, sample
 from dualtape.samplers import chains as driver
-from dualtape.samplers.chains import Settings, compile_chain, run_chains
+from dualtape.samplers import compilation
+from dualtape.samplers.chains import Settings, run_chains
+from dualtape.samplers.compilation import compile_chain
 from dualtape.samplers.progress import Silent
 from dualtape.samplers.random import chain_key
 from scipy import stats
@@ -68,7 +70,7 @@ def test_a_chain_depends_on_the_seed_and_its_number_alone(sampler, monkeypatch):
     # In chunks as long as the phases, and in chunks of as few rows as the smallest buffer has.
     monkeypatch.setattr(driver, "_CHUNK_SECONDS", 100.0)
     assert_equal(first, arrays(draw(sampler)))
-    monkeypatch.setattr(driver, "_BUFFER_BYTES", 1)
+    monkeypatch.setattr(compilation, "_BUFFER_BYTES", 1)
     assert_equal(first, arrays(draw(sampler)))
     # Chains differ from one another, and seeds do.
     assert (first["posterior/s"][0] != first["posterior/s"][1]).all()
@@ -277,7 +279,7 @@ def test_an_error_in_one_chain_stops_the_others(monkeypatch):
     known = gaussian(CORRELATED)
     whole = known.target.restrict(known.target.sites)
     settings = Settings(LONG, 10)
-    compiled = compile_chain(HMC(0.1, 50).build(whole.target, np.float64), whole, (), np.float64, settings)
+    compiled = compile_chain(HMC(0.1, 50).build(whole.target, np.float64), whole, (), np.float64, settings.longest)
     starts = [compiled.init(position)[0] for position in known.exact(np.random.default_rng(0), 2)]
     started = time.perf_counter()
     monkeypatch.setattr(driver.os, "cpu_count", lambda: 2)
@@ -296,7 +298,7 @@ def test_phases_and_steps_are_reported_in_order():
     known = gaussian(CORRELATED)
     whole = known.target.restrict(known.target.sites)
     settings = Settings(draws=40, warmup=30, thin=2)
-    compiled = compile_chain(NUTS().build(whole.target, np.float64), whole, (), np.float64, settings)
+    compiled = compile_chain(NUTS().build(whole.target, np.float64), whole, (), np.float64, settings.longest)
     start = compiled.init(np.zeros(2))[0]
     drawn = run_chains(compiled, [start, start], [chain_key(0, 0), chain_key(0, 1)], settings, Listener(), True)
     assert drawn.finished

@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 import pytest
 from dualtape import HMC, NUTS, AutoForward, Gibbs, deterministic, factor, model, plate, rv, sample
 from dualtape.ad import DifferentiationError
-from dualtape.samplers import chains
+from dualtape.samplers import compilation
 from jax import lax
 
 X = np.array([1.0, 2.0, 3.0])
@@ -300,6 +300,6 @@ def test_an_error_in_a_chain_reaches_the_caller(monkeypatch):
     def broken(*_, **__):
         raise OSError("disk on fire")
 
-    monkeypatch.setattr(chains.CompiledChain, "advance", broken)
+    monkeypatch.setattr(compilation.CompiledChain, "advance", broken)
     with pytest.raises(OSError, match="disk on fire"):
         sample(BOUND, draws=10, warmup=10, progress=False)

@@ -120,7 +120,7 @@ def test_reverse_mode_refuses_the_orbit_and_says_what_to_do():
 
 def test_the_default_rule_falls_back_to_forward_mode_and_says_so():
     rule = AutoByDimension(threshold=0)  # prefers reverse mode for any number of parameters
-    idata = sample(ORBIT, NUTS(adtype=rule), draws=10, warmup=10, chains=1, seed=1, progress=False)
+    idata = sample(ORBIT, NUTS(adtype=rule), draws=10, warmup=300, chains=1, seed=1, progress=False)
     (block,) = json.loads(idata.attrs["blocks"]).values()
     assert block["adtype"] == repr(AutoForward())
     assert block["reason"].endswith("but reverse mode cannot differentiate this function")
