@@ -55,7 +55,7 @@ class Display:
             )
             for i in range(chains)
         ]
-        self._compile = self._progress.add_task(
+        self._compile: Any = self._progress.add_task(
             "compiling", total=None, chain="-", divergences=0, step_size="-", visible=False
         )
         self._phases = ["waiting"] * chains
@@ -80,7 +80,7 @@ class Display:
         with self._lock:
             if self._compile is not None:
                 self._progress.remove_task(self._compile)
-                self._compile = None  # type: ignore[assignment]
+                self._compile = None
                 for task in self._tasks:
                     self._progress.update(task, visible=True)
             # First what happened, then the phase: in the other order the old count flashes up in the new phase.
