@@ -198,8 +198,8 @@ def _warn(drawn: Draws, settings: Settings) -> None:
     if divergences:
         warnings.warn(
             f"{divergences} of {chains * kept} draws ended in a divergence: the posterior has regions that the step "
-            f"size is too long for, and the draws may miss them. Raise target_acceptance, or reparameterise (a "
-            f"non-centred form, for a hierarchical model).",
+            f"size is too long for, and the draws may miss them. Raise target_acceptance, shorten a fixed step size, "
+            f"or reparameterise (a non-centred form, for a hierarchical model).",
             SamplingWarning,
             stacklevel=3,
         )

@@ -202,6 +202,7 @@ def run_chains(
             while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done:
                 if any(future.done() and future.exception() for future in futures):
                     stop.set()
+                    wait(futures)
         except KeyboardInterrupt:
             stop.set()
             wait(futures)

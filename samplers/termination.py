@@ -43,7 +43,7 @@ class Checkpoints(NamedTuple):
 
 
 def init_checkpoints(levels: int, momentum: Array) -> Checkpoints:
-    """Empty checkpoints for trees of up to 2^levels leaves."""
+    """Empty checkpoints for the subtrees of a trajectory of up to 2^levels leaves."""
     empty = jnp.zeros((levels + 1, momentum.size), momentum.dtype)
     return Checkpoints(empty, empty, empty)
 

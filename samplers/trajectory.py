@@ -29,10 +29,9 @@ from .termination import Checkpoints, init_checkpoints, is_turning, visit
 # An energy error beyond this is a divergence: exp(−1000) is no error of discretisation any more.
 MAX_ENERGY_ERROR = 1000.0
 # Weights exp(H₀ − H) are kept as they are, not as logarithms, which saves three transcendental functions a leaf.
-# They are cut off at this fraction of the largest exponent, so that sums of them stay finite. A point whose energy
-# is so far below its trajectory's start is met on the way to the typical set and, with a probability of e⁻⁶³⁸ in
-# float64 and e⁻⁷⁹ in float32, never within it.
-_WEIGHT_CEILING = 0.9
+# They are cut off where a sum over 2²² leaves would overflow. A point whose energy is so far below its trajectory's
+# start is met on the way to the typical set and, with a probability of e⁻⁶⁹⁴ in float64 and e⁻⁷³ in float32, never within it.
+_LOG_MOST_LEAVES = 22 * float(np.log(2.0))
 
 Integrate = Callable[[Point, Array], Point]
 PyTree = TypeVar("PyTree")
@@ -61,7 +60,7 @@ class Tree(NamedTuple):
         left, right: its ends in time.
         proposal: the point chosen from it.
         total: ρ, the sum of whitened momenta over its leaves, shape (dimension,).
-        depth: it has 2^depth leaves.
+        depth: doublings, the abandoned one included.
         leaves: integration steps taken, in abandoned subtrees too.
         acceptance: sum of min(1, exp(H₀ − H)) over these steps.
         turning, diverging: why it stopped, if it did.
@@ -149,7 +148,7 @@ def _grow(
     """Build the subtree that would double `tree`, leaf by leaf from its `edge`."""
     size = jnp.left_shift(jnp.ones_like(tree.depth), tree.depth)
     nothing = Proposal(edge.position, edge.log_density, edge.gradient, start_energy, jnp.zeros_like(start_energy))
-    highest = _WEIGHT_CEILING * float(np.log(np.finfo(start_energy.dtype).max))
+    highest = float(np.log(np.finfo(start_energy.dtype).max)) - _LOG_MOST_LEAVES
 
     def unfinished(growth: _Growth) -> Array:
         return (growth.leaves < size) & ~growth.turning & ~growth.diverging
