@@ -30,7 +30,8 @@ from .termination import Checkpoints, init_checkpoints, is_turning, visit
 MAX_ENERGY_ERROR = 1000.0
 # Weights exp(H₀ − H) are kept as they are, not as logarithms, which saves three transcendental functions a leaf.
 # They are cut off where a sum over 2²² leaves would overflow. A point whose energy is so far below its trajectory's
-# start is met on the way to the typical set and, with a probability of e⁻⁶⁹⁴ in float64 and e⁻⁷³ in float32, never within it.
+# start is met on the way to the typical set and, with a probability of e⁻⁶⁹⁴ in float64 and e⁻⁷³ in float32, never
+# within it.
 _LOG_MOST_LEAVES = 22 * float(np.log(2.0))
 
 Integrate = Callable[[Point, Array], Point]
