@@ -93,7 +93,7 @@ class AbstractRule(AbstractADType):
         """
 
 
-def check_adtype(adtype: object, argument: str = "adtype") -> AbstractADType:
+def check_adtype(adtype: object, argument: str = "adtype") -> Backend | AbstractRule:
     """Return `adtype` if it is one; raise TypeError naming `argument` and the remedy otherwise."""
     if isinstance(adtype, (AbstractForwardBackend, AbstractReverseBackend, AbstractRule)):
         return adtype

@@ -113,7 +113,7 @@ def prepare_gradient(
     if isinstance(rule, AbstractRule):
         choice = rule.choose(sum(leaf.size for leaf in jax.tree.leaves(arguments[0])), supported)
     else:
-        choice = Choice(rule, "requested")  # type: ignore[arg-type]  # an adtype is a rule or a backend
+        choice = Choice(rule, "requested")
     if not supported(choice.backend):
         if len(refusals) > 1:
             raise DifferentiationError(

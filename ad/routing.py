@@ -51,11 +51,11 @@ class AutoByDimension(AbstractRule):
 # A process-wide default that threads share, and an override for the current context: with the override alone
 # a worker thread would not see what `set_default_adtype` said in the main one.
 _lock = threading.Lock()
-_global: list[AbstractADType] = [AutoByDimension()]
-_override: ContextVar[AbstractADType | None] = ContextVar("dualtape_default_adtype", default=None)
+_global: list[Backend | AbstractRule] = [AutoByDimension()]
+_override: ContextVar[Backend | AbstractRule | None] = ContextVar("dualtape_default_adtype", default=None)
 
 
-def current_adtype() -> AbstractADType:
+def current_adtype() -> Backend | AbstractRule:
     """The adtype used where none is named: the innermost `default_adtype`, else the global default."""
     return _override.get() or _global[0]
 

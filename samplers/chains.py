@@ -216,12 +216,13 @@ def run_chains(
     sampling = sum(runner.sampling_seconds for runner in runners)
     # Chains share the cores, so their phases overlap: the wall clock is divided as the work was.
     share = warming / (warming + sampling) if warming + sampling else 0.0
+
+    def remaining(values: HostArray) -> HostArray:
+        return values[:, :kept][chosen] if len(chosen) < chains else values[:, :kept]  # a copy only where one is needed
+
     return Draws(
-        positions[:, :kept][chosen] if len(chosen) < chains else positions[:, :kept],
-        {
-            name: values[:, :kept][chosen] if len(chosen) < chains else values[:, :kept]
-            for name, values in statistics.items()
-        },
+        remaining(positions),
+        {name: remaining(values) for name, values in statistics.items()},
         tuple(chosen),
         tuple(runners[i].tuning for i in chosen),
         share * elapsed,

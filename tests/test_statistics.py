@@ -27,6 +27,7 @@ from dualtape import (
     rv,
     sample,
 )
+from dualtape.models.gdemo import gdemo
 from dualtape.ppl.interpreters import discover
 from dualtape.ppl.log_density import trace_model
 from dualtape.samplers import hamiltonian, hmc, trajectory
@@ -284,14 +285,6 @@ def test_gibbs_on_a_dependent_support_has_the_exact_means_end_to_end():
         assert abs(mean - expected) < stats.t.isf(1e-3 / 4, 49) * error
         assert error < 0.05
     assert (np.asarray(result["posterior"]["y"]) < np.asarray(result["posterior"]["x"])).all()
-
-
-@model
-def gdemo(x, y):
-    s = rv("s", dist.InverseGamma(2.0, 3.0))
-    m = rv("m", dist.Normal(0.0, jnp.sqrt(s)))
-    rv("x", dist.Normal(m, jnp.sqrt(s)), obs=x)
-    rv("y", dist.Normal(m, jnp.sqrt(s)), obs=y)
 
 
 @pytest.mark.parametrize(
