@@ -18,6 +18,7 @@ This layer knows JAX alone, neither samplers nor models.
 
 from .adtypes import (
     AbstractADType,
+    AbstractBackend,
     AbstractForwardBackend,
     AbstractReverseBackend,
     AbstractRule,
@@ -31,6 +32,7 @@ from .routing import AutoByDimension, current_adtype, default_adtype, set_defaul
 
 __all__ = [
     "AbstractADType",
+    "AbstractBackend",
     "AbstractForwardBackend",
     "AbstractReverseBackend",
     "AbstractRule",

@@ -56,6 +56,8 @@ def explain(error: Exception, subject: str) -> DifferentiationError | None:
         error: what JAX raised while the derivative was traced.
         subject: what was being differentiated, for the message.
     """
+    if isinstance(error, DifferentiationError):
+        return DifferentiationError(f"{subject}: {error}")
     text = str(error)
     for fragment, cause, remedy in _KNOWN_CAUSES:
         if fragment in text:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from .adtypes import AbstractForwardBackend, Flat, FlatFunction, Scalar
+from .adtypes import AbstractForwardBackend, Array, Flat, FlatFunction
 
 # Tangents carried at once when the user names no chunk. Wide enough that one pass covers every block that the
 # default rule sends here, narrow enough that intermediate results of a wide model stay in cache.
@@ -41,7 +41,7 @@ class AutoForward(AbstractForwardBackend):
                 f"use AutoForward() to let it be chosen."
             )
 
-    def pushforward(self, f: FlatFunction, x: Flat, tangents: jax.Array) -> tuple[Scalar, jax.Array]:
+    def pushforward(self, f: FlatFunction, x: Flat, tangents: Array) -> tuple[Array, Array]:
         """See `AbstractForwardBackend.pushforward`; the tangents are batched, the value is computed once."""
         if tangents.shape[0] == 1:
             value, derivative = jax.jvp(f, (x,), (tangents[0],))

@@ -1,35 +1,22 @@
 """The door of this layer: `value_and_gradient` and `prepare_gradient`, for every adtype.
 
-With f: R^d -> R, forward mode gives the gradient as d pushforwards of the unit vectors, taken `chunk` at a time;
-reverse mode as one pullback of 1. Both are derived here, once, from the primitive that a backend supplies.
+The gradient of f: R^d -> R is the one row of its Jacobian, which every backend derives from its own primitive.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.extend.core import jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 
-from .adtypes import (
-    AbstractADType,
-    AbstractForwardBackend,
-    AbstractRule,
-    Backend,
-    Choice,
-    Flat,
-    FlatFunction,
-    Scalar,
-    check_adtype,
-)
-from .errors import DifferentiationError, explain, refuse_unfinished
-from .preparation import Signature
+from .adtypes import AbstractADType, AbstractRule, Array, Backend, Choice, Flat, Scalar, check_adtype
+from .errors import DifferentiationError, explain
+from .preparation import Signature, check_differentiable, shapes_of, traced
 from .routing import current_adtype
 
 Function = Callable[..., Scalar]
@@ -87,48 +74,12 @@ def prepare_gradient(
     """
     rule = current_adtype() if adtype is None else check_adtype(adtype)
     name = subject or str(getattr(f, "__name__", "the function"))
-    signature = Signature.of(x, constants)
-    _check_function(f, x, constants, name)
-    arguments = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), (x, *constants))
-
-    refusals: dict[Backend, DifferentiationError] = {}
-
-    @functools.cache
-    def traced(backend: Backend) -> Any:
-        result = jax.make_jaxpr(functools.partial(_value_and_gradient, f, backend), return_shape=True)(*arguments)
-        refuse_unfinished(result[0].jaxpr)
-        return result
-
-    def supported(backend: Backend) -> bool:
-        try:
-            traced(backend)
-        except Exception as error:
-            named = explain(error, name)
-            if named is None:
-                raise
-            refusals[backend] = named
-            return False
-        return True
-
-    if isinstance(rule, AbstractRule):
-        choice = rule.choose(sum(leaf.size for leaf in jax.tree.leaves(arguments[0])), supported)
-    else:
-        choice = Choice(rule, "requested")
-    if not supported(choice.backend):
-        if len(refusals) > 1:
-            raise DifferentiationError(
-                "neither mode can differentiate it. " + " And: ".join(map(str, refusals.values()))
-            )
-        raise refusals[choice.backend]
-    closed, (_, gradient_shape) = traced(choice.backend)
-    evaluate = jaxpr_as_fun(closed)
-    tree = jax.tree.structure(gradient_shape)
-
-    def call(*args: Any) -> tuple[Scalar, Any]:
-        value, *leaves = evaluate(*jax.tree.leaves(args))
-        return value, jax.tree.unflatten(tree, leaves)
-
-    return PreparedGradient(choice, signature, jax.jit(call, inline=True))
+    check_differentiable(x, name)
+    problem = GradientProblem(f, name, (x, *constants))
+    choice = rule.choose(problem) if isinstance(rule, AbstractRule) else Choice(rule, "requested")
+    if not problem.supported(choice.backend):
+        raise problem.refusal(choice.backend)
+    return PreparedGradient(choice, Signature.of(x, constants), jax.jit(problem.evaluator(choice.backend), inline=True))
 
 
 def value_and_gradient(f: Function, adtype: AbstractADType | None, x: Any, *constants: Any) -> tuple[Scalar, Any]:
@@ -149,51 +100,82 @@ def value_and_gradient(f: Function, adtype: AbstractADType | None, x: Any, *cons
     return prepare_gradient(f, adtype, x, *constants).value_and_gradient(x, *constants)
 
 
-def _value_and_gradient(f: Function, backend: Backend, x: Any, *constants: Any) -> tuple[Scalar, Any]:
+@dataclass(frozen=True)
+class GradientProblem:
+    """A gradient to choose a backend for; implements `Problem`. Each backend's derivative is traced once.
+
+    Args:
+        function: `f(x, *constants)`.
+        subject: what to call it in messages.
+        arguments: `(x, *constants)`, arrays or shapes.
+    """
+
+    function: Function
+    subject: str
+    arguments: tuple[Any, ...]
+    _attempts: dict[Backend, Callable[..., Any] | DifferentiationError] = field(default_factory=dict)
+
+    @property
+    def dimension(self) -> int:
+        """See `Problem.dimension`."""
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes_of(self.arguments[0])))
+
+    def supported(self, backend: Backend) -> bool:
+        """See `Problem.supported`."""
+        return not isinstance(self._attempt(backend), DifferentiationError)
+
+    def evaluator(self, backend: Backend) -> Callable[..., tuple[Scalar, Any]]:
+        """See `Problem.evaluator`.
+
+        Raises:
+            DifferentiationError: if the backend is not supported.
+        """
+        attempt = self._attempt(backend)
+        if isinstance(attempt, DifferentiationError):
+            raise attempt
+        return attempt
+
+    def refusal(self, backend: Backend) -> DifferentiationError:
+        """Why `backend`, and any other that was tried, cannot differentiate the function."""
+        refusals = [attempt for attempt in self._attempts.values() if isinstance(attempt, DifferentiationError)]
+        if len(refusals) > 1:
+            return DifferentiationError("neither mode can differentiate it. " + " And: ".join(map(str, refusals)))
+        refusal = self._attempt(backend)
+        assert isinstance(refusal, DifferentiationError)
+        return refusal
+
+    def _attempt(self, backend: Backend) -> Callable[..., Any] | DifferentiationError:
+        if backend not in self._attempts:
+            try:
+                derivative = functools.partial(_value_and_gradient, self.function, self.subject, backend)
+                self._attempts[backend] = traced(derivative, self.arguments)
+            except Exception as error:
+                named = explain(error, self.subject)
+                if named is None:
+                    raise
+                self._attempts[backend] = named
+        return self._attempts[backend]
+
+
+def _value_and_gradient(f: Function, subject: str, backend: Backend, x: Any, *constants: Any) -> tuple[Scalar, Any]:
     flat, unravel = ravel_pytree(x)
 
-    def of_flat(flat: Flat) -> Scalar:
-        return f(unravel(flat), *constants)
+    def of_flat(flat: Flat) -> Array:
+        return scalar(f(unravel(flat), *constants), subject)
 
-    if isinstance(backend, AbstractForwardBackend):
-        value, gradient = _forward_gradient(backend, of_flat, flat)
-    else:
-        value, pull = backend.pullback(of_flat, flat)
-        gradient = pull(jnp.ones_like(value))
+    value, gradient = backend.jacobian(of_flat, flat)
     return value, unravel(gradient)
 
 
-def _forward_gradient(backend: AbstractForwardBackend, f: FlatFunction, x: Flat) -> tuple[Scalar, Flat]:
-    dimension = x.size
-    if dimension == 0:
-        return f(x), x
-    chunk = backend.chunk(dimension)
-    if chunk == dimension:
-        return backend.pushforward(f, x, jnp.eye(dimension, dtype=x.dtype))
-    # Unit vectors are made chunk by chunk: the d x d identity never exists. The last chunk may reach past the
-    # end, where its unit vectors are zero and its results are cut off.
-    count = -(-dimension // chunk)
-
-    def one_chunk(start: jax.Array) -> tuple[Scalar, jax.Array]:
-        seeds = jax.nn.one_hot(start + jnp.arange(chunk), dimension, dtype=x.dtype)
-        return backend.pushforward(f, x, seeds)
-
-    values, derivatives = lax.map(one_chunk, chunk * jnp.arange(count))
-    return values[0], derivatives.reshape(-1)[:dimension]
-
-
-def _check_function(f: Function, x: Any, constants: tuple[Any, ...], subject: str) -> None:
-    dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(x)}
-    if len(dtypes) > 1 or not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
-        raise TypeError(
-            f"{subject}: the differentiated argument must hold floating-point numbers of one dtype, "
-            f"got {', '.join(sorted(dtypes))}; convert it with jnp.asarray(x, float)."
-        )
-    result = jax.eval_shape(f, x, *constants)
-    shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
+def scalar(value: Any, subject: str) -> Scalar:
+    """The value, if it is one floating-point number; else raise TypeError naming `subject`."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(value, float):
+        shape, dtype = (), jnp.result_type(float)
     if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        got = f"{dtype}{list(shape)}" if shape is not None else type(result).__name__
+        got = f"{dtype}{list(shape)}" if shape is not None else type(value).__name__
         raise TypeError(
             f"{subject}: a gradient needs a function with one floating-point number as its result, got {got}; "
             f"return a scalar, for example a jnp.sum."
         )
+    return jnp.asarray(value)

@@ -1,14 +1,16 @@
-"""What a gradient was prepared for, and the refusal of anything else."""
+"""Preparation: a derivative traced once, what it was traced for, and the refusal of anything else."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
-from .errors import PreparationError
+from .errors import PreparationError, refuse_unfinished
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,45 @@ class Signature:
             rows.append(f"{name:<{width}}  {left:<20}  {right}{'' if left == right else '   <-- differs'}")
         table = "\n    ".join(rows)
         raise PreparationError(
-            f"a gradient prepared for other arguments:\n    {table}\n"
-            f"Call prepare_gradient again for arguments of the new structure, shapes and dtypes."
+            f"a derivative prepared for other arguments:\n    {table}\n"
+            f"Prepare it again for arguments of the new structure, shapes and dtypes."
         )
+
+
+def shapes_of(arguments: Any) -> Any:
+    """Shapes and dtypes in place of the arrays of a pytree."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), arguments)
+
+
+def check_differentiable(x: Any, subject: str) -> None:
+    """Raise TypeError naming `subject` unless `x` holds floating-point numbers of one dtype."""
+    dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(x)}
+    if len(dtypes) > 1 or not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        raise TypeError(
+            f"{subject}: the differentiated argument must hold floating-point numbers of one dtype, "
+            f"got {', '.join(sorted(dtypes))}; convert it with jnp.asarray(x, float)."
+        )
+
+
+def traced(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
+    """The function traced once, for arguments of these shapes; usable under any transformation of JAX.
+
+    Args:
+        function: of arrays or pytrees of them, usually a derivative.
+        arguments: arrays or `jax.ShapeDtypeStruct`s; only shapes and dtypes matter.
+
+    Returns:
+        A function of the same arguments and results that does not run `function` again.
+
+    Raises:
+        Exception: whatever tracing raises, for `errors.explain`.
+    """
+    closed, result = jax.make_jaxpr(function, return_shape=True)(*shapes_of(arguments))
+    refuse_unfinished(closed.jaxpr)
+    evaluate = jaxpr_as_fun(closed)
+    tree = jax.tree.structure(result)
+
+    def call(*args: Any) -> Any:
+        return jax.tree.unflatten(tree, evaluate(*jax.tree.leaves(args)))
+
+    return call

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 
-from .adtypes import AbstractReverseBackend, Flat, FlatFunction, Scalar
+from .adtypes import AbstractReverseBackend, Array, Flat, FlatFunction, Pullback
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,13 @@ class AutoReverse(AbstractReverseBackend):
     Source: Griewank and Walther (2008), "Evaluating Derivatives", chapter 3.
     """
 
-    def pullback(self, f: FlatFunction, x: Flat) -> tuple[Scalar, Callable[[Scalar], Flat]]:
+    def pullback(self, f: FlatFunction, x: Flat) -> tuple[Array, Pullback]:
         """See `AbstractReverseBackend.pullback`."""
         value, pull = jax.vjp(f, x)
-        return value, lambda cotangent: pull(cotangent)[0]
+
+        def carry_back(cotangents: Array) -> Array:
+            one = cotangents.shape[0] == 1
+            pulled: Array = pull(cotangents[0])[0][None] if one else jax.vmap(lambda c: pull(c)[0])(cotangents)
+            return pulled
+
+        return value, carry_back

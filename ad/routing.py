@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from .adtypes import AbstractADType, AbstractRule, Backend, Choice, check_adtype
+from .adtypes import AbstractADType, AbstractBackend, AbstractRule, Backend, Choice, Problem, check_adtype
 from .forward import AutoForward
 from .reverse import AutoReverse
 
@@ -21,12 +21,19 @@ class AutoByDimension(AbstractRule):
     `custom_vjp`), the other is taken, and the recorded reason says so.
 
     Args:
-        threshold: the number of unconstrained parameters from which reverse mode is used.
+        threshold: the number of unconstrained parameters from which `above` is used.
+        below: the backend for fewer parameters than that.
+        above: the backend for so many or more.
+
+    Raises:
+        ValueError, TypeError: on a negative threshold, or a `below` or `above` that is not a backend.
 
     Source: the rule of thumb of the Turing documentation, "Automatic Differentiation".
     """
 
     threshold: int = 20
+    below: Backend = AutoForward()
+    above: Backend = AutoReverse()
 
     def __post_init__(self) -> None:
         if isinstance(self.threshold, bool) or not isinstance(self.threshold, int) or self.threshold < 0:
@@ -34,18 +41,28 @@ class AutoByDimension(AbstractRule):
                 f"AutoByDimension: threshold must be a number of parameters >= 0, got {self.threshold!r}; "
                 f"the default is AutoByDimension(20)."
             )
+        for name, backend in (("below", self.below), ("above", self.above)):
+            if not isinstance(backend, AbstractBackend):
+                raise TypeError(
+                    f"AutoByDimension: {name} must be a backend such as AutoForward() or AutoReverse(), "
+                    f"got {backend!r}."
+                )
 
-    def choose(self, dimension: int, supported: Callable[[Backend], bool]) -> Choice:
+    def choose(self, problem: Problem) -> Choice:
         """See `AbstractRule.choose`."""
-        few = dimension < self.threshold
-        first: Backend = AutoForward() if few else AutoReverse()
-        second: Backend = AutoReverse() if few else AutoForward()
-        size = f"{dimension} parameter{'' if dimension == 1 else 's'}"
+        few = problem.dimension < self.threshold
+        first, second = (self.below, self.above) if few else (self.above, self.below)
+        size = f"{problem.dimension} parameter{'' if problem.dimension == 1 else 's'}"
         rule = f"{size}, {'below' if few else 'not below'} the threshold of {self.threshold}"
-        if supported(first) or not supported(second):
+        if problem.supported(first) or not problem.supported(second):
             # If neither works the first one's error is the one to show: it is raised when it is prepared.
             return Choice(first, rule)
-        return Choice(second, f"{rule}, but {first.mode} mode cannot differentiate this function")
+        return Choice(second, f"{rule}, but {_title(first)} cannot differentiate this function")
+
+
+def _title(backend: Backend) -> str:
+    plain = backend in (AutoForward(), AutoReverse())
+    return f"{backend.mode} mode" if plain else repr(backend)
 
 
 # A process-wide default that threads share, and an override for the current context: with the override alone

@@ -206,7 +206,7 @@ class ReverseFake(AbstractReverseBackend):
     """Its derivatives are all 5."""
 
     def pullback(self, f, x):
-        return f(x), lambda cotangent: jnp.full(x.shape, 5.0) * cotangent
+        return f(x), lambda cotangents: cotangents[:, None] * jnp.full(x.shape, 5.0)
 
 
 def test_the_requested_backend_is_the_one_that_runs():
