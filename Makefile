@@ -1,4 +1,4 @@
-# Everything a person or a machine types here: `make demo`, `make test`, `make check`, `make bench`.
+# Everything a person or a machine types here: `make demo`, `make test`, `make check`, `make bench`, `make bench-ad`.
 # The only things needed beforehand are Python >= 3.11, make and a package index that pip can reach.
 
 # The newest interpreter that works *and* is >= 3.11; a shim that only pretends to be one is passed over.
@@ -11,7 +11,7 @@ PACKAGES := ad samplers ppl models
 export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo test test-oldest check bench format clean setup
+.PHONY: demo test test-oldest check bench bench-ad format clean setup
 
 setup: $(VENV)/.installed
 
@@ -46,9 +46,13 @@ bench: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/leapfrog.py
 
+# Every AD backend on the catalogue of gradient scenarios; results in bench-ad-output/. It takes about half an hour.
+bench-ad: setup
+	$(BIN)/python -m dualtape.ad --output bench-ad-output
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo-output bench-ad-output .pytest_cache .mypy_cache .ruff_cache

@@ -18,12 +18,23 @@ Layers, one way only: models → ppl → samplers → ad.
 
 from .ad import (
     AutoByDimension,
+    AutoEnzyme,
+    AutoEnzymeForward,
+    AutoFastest,
+    AutoFiniteDiff,
     AutoForward,
     AutoReverse,
+    AutoSparse,
+    AutoSymbolic,
+    AutoTape,
+    SecondOrder,
+    black_box,
     default_adtype,
+    differentiate_with,
     set_default_adtype,
 )
 from .ppl import BoundModel, Model, deterministic, factor, model, plate, rv, sample
+from .ppl.gradients import benchmark_gradients, check_gradients
 from .ppl.inference import SamplingWarning
 from .samplers import HMC, NUTS, DenseMetric, DiagonalMetric, Gibbs, UnitMetric
 
@@ -31,17 +42,29 @@ __all__ = [
     "HMC",
     "NUTS",
     "AutoByDimension",
+    "AutoEnzyme",
+    "AutoEnzymeForward",
+    "AutoFastest",
+    "AutoFiniteDiff",
     "AutoForward",
     "AutoReverse",
+    "AutoSparse",
+    "AutoSymbolic",
+    "AutoTape",
     "BoundModel",
     "DenseMetric",
     "DiagonalMetric",
     "Gibbs",
     "Model",
     "SamplingWarning",
+    "SecondOrder",
     "UnitMetric",
+    "benchmark_gradients",
+    "black_box",
+    "check_gradients",
     "default_adtype",
     "deterministic",
+    "differentiate_with",
     "factor",
     "model",
     "plate",

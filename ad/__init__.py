@@ -23,12 +23,62 @@ from .adtypes import (
     AbstractReverseBackend,
     AbstractRule,
     Choice,
+    Measurement,
 )
+from .benchmarking import benchmark_gradients
+from .black_box import black_box
+from .checking import check_gradients
+from .enzyme import AutoEnzyme, AutoEnzymeForward
 from .errors import DifferentiationError, PreparationError
+from .fastest import AutoFastest
+from .finite_difference import (
+    AbstractScheme,
+    AutoFiniteDiff,
+    CentralDifference,
+    ComplexStep,
+    ForwardDifference,
+    Ridders,
+)
 from .forward import AutoForward
 from .gradient import PreparedGradient, prepare_gradient, value_and_gradient
-from .reverse import AutoReverse
+from .hessian import (
+    PreparedHessian,
+    PreparedHVP,
+    gradient_and_hvp,
+    hessian,
+    hvp,
+    prepare_hessian,
+    prepare_hvp,
+    value_gradient_and_hessian,
+)
+from .mixed import as_jax_function, differentiate_with
+from .operators import (
+    PreparedDerivative,
+    PreparedJacobian,
+    PreparedPullback,
+    PreparedPushforward,
+    derivative,
+    gradient,
+    jacobian,
+    prepare_derivative,
+    prepare_jacobian,
+    prepare_pullback,
+    prepare_pushforward,
+    pullback,
+    pushforward,
+    value_and_derivative,
+    value_and_jacobian,
+    value_and_pullback,
+    value_and_pushforward,
+)
+from .reverse import AutoReverse, RecomputeLoops, SegmentLoops
 from .routing import AutoByDimension, current_adtype, default_adtype, set_default_adtype
+from .rules import Rule, elementwise_rule, register_rule
+from .second_order import SecondOrder
+from .sparse import AutoSparse
+from .symbolic import AutoSymbolic
+from .tape import AutoTape
+from .taylor import taylor
 
 __all__ = [
     "AbstractADType",
@@ -36,16 +86,66 @@ __all__ = [
     "AbstractForwardBackend",
     "AbstractReverseBackend",
     "AbstractRule",
+    "AbstractScheme",
     "AutoByDimension",
+    "AutoEnzyme",
+    "AutoEnzymeForward",
+    "AutoFastest",
+    "AutoFiniteDiff",
     "AutoForward",
     "AutoReverse",
+    "AutoSparse",
+    "AutoSymbolic",
+    "AutoTape",
+    "CentralDifference",
     "Choice",
+    "ComplexStep",
     "DifferentiationError",
+    "ForwardDifference",
+    "Measurement",
     "PreparationError",
+    "PreparedDerivative",
     "PreparedGradient",
+    "PreparedHVP",
+    "PreparedHessian",
+    "PreparedJacobian",
+    "PreparedPullback",
+    "PreparedPushforward",
+    "RecomputeLoops",
+    "Ridders",
+    "Rule",
+    "SecondOrder",
+    "SegmentLoops",
+    "as_jax_function",
+    "benchmark_gradients",
+    "black_box",
+    "check_gradients",
     "current_adtype",
     "default_adtype",
+    "derivative",
+    "differentiate_with",
+    "elementwise_rule",
+    "gradient",
+    "gradient_and_hvp",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "prepare_derivative",
     "prepare_gradient",
+    "prepare_hessian",
+    "prepare_hvp",
+    "prepare_jacobian",
+    "prepare_pullback",
+    "prepare_pushforward",
+    "pullback",
+    "pushforward",
+    "register_rule",
     "set_default_adtype",
+    "taylor",
+    "value_and_derivative",
     "value_and_gradient",
+    "value_and_jacobian",
+    "value_and_pullback",
+    "value_and_pushforward",
+    "value_gradient_and_hessian",
 ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import linecache
+import traceback
 from typing import Any
 
+import jax
 from jax.extend.core import subjaxprs
 
 
@@ -30,11 +33,41 @@ _KNOWN_CAUSES = (
         "use adtype=AutoReverse(), or give the function a `custom_jvp` rule, which serves both modes",
     ),
     (
-        "Pure callbacks do not support JVP",
+        "Betainc gradient with respect to a and b not supported",
+        "JAX has no derivative of `betainc` by its first two arguments",
+        "use adtype=AutoFiniteDiff(), or wrap the call alone with differentiate_with(AutoFiniteDiff())",
+    ),
+    (
+        "callbacks do not support JVP",  # pure, buffer and I/O callbacks say it alike
         "the function calls back into Python (`pure_callback`), where JAX has no derivative rule",
-        "wrap the callback in a function with a `custom_jvp` rule",
+        "use adtype=AutoFiniteDiff(), or wrap the callback alone with differentiate_with(AutoFiniteDiff())",
     ),
 )
+
+
+# What JAX raises where Python wants a number and there is a placeholder for one.
+NEEDS_NUMBERS = (
+    jax.errors.ConcretizationTypeError,  # `if`, `while`, int(), float(), shapes; the base of TracerBoolConversionError
+    jax.errors.TracerArrayConversionError,  # NumPy functions
+    jax.errors.TracerIntegerConversionError,  # range(), indices of lists
+    jax.errors.NonConcreteBooleanIndexError,  # x[x > 0], whose length is a value
+)
+
+# Whose code is not the user's, by the beginning of the module's name.
+_LIBRARIES = ("jax.", "jaxlib.", "numpyro.", "numpy.", *(f"{__package__.rpartition('.')[0]}.{layer}." for layer in
+              ("ad", "samplers", "ppl")))  # fmt: skip
+
+
+def place(error: BaseException) -> str:
+    """Where in the user's code an exception comes from, as " at file:line (`source`)"; empty if that is unknown."""
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        module = f"{frame.f_globals.get('__name__', '')}."
+        if not module.startswith(_LIBRARIES) and "site-packages" not in file:
+            source = linecache.getline(file, line).strip()
+            found = f" at {file}:{line}" + (f" (`{source}`)" if source else "")
+    return found
 
 
 def refuse_unfinished(jaxpr: Any) -> None:
@@ -57,7 +90,18 @@ def explain(error: Exception, subject: str) -> DifferentiationError | None:
         subject: what was being differentiated, for the message.
     """
     if isinstance(error, DifferentiationError):
-        return DifferentiationError(f"{subject}: {error}")
+        return error if str(error).startswith(f"{subject}: ") else DifferentiationError(f"{subject}: {error}")
+    if isinstance(error, jax.errors.TracerArrayConversionError):
+        return DifferentiationError(
+            f"{subject}: a NumPy function was given a parameter{place(error)}, of which it cannot take the derivative; "
+            f"use the function of the same name from `jax.numpy`."
+        )
+    if isinstance(error, NEEDS_NUMBERS):
+        return DifferentiationError(
+            f"{subject}: the function is traced once, with placeholders, and looks at the value of a parameter"
+            f"{place(error)}; write it with jnp.where or lax.cond (lax.while_loop for `while`), or use "
+            f"adtype=AutoTape(), which runs the function anew at numbers."
+        )
     text = str(error)
     for fragment, cause, remedy in _KNOWN_CAUSES:
         if fragment in text:

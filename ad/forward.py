@@ -1,34 +1,35 @@
-"""Forward mode: dual numbers, carried through the program in chunks of tangents."""
+"""Forward mode: dual numbers that keep the structure of their derivatives."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import jax
+import jax.numpy as jnp
 
 from .adtypes import AbstractForwardBackend, Array, Flat, FlatFunction
-
-# Tangents carried at once when the user names no chunk. Wide enough that one pass covers every block that the
-# default rule sends here, narrow enough that intermediate results of a wide model stay in cache.
-DEFAULT_CHUNK_SIZE = 32
+from .dual.propagation import jacobian, pushforward
 
 
 @dataclass(frozen=True)
 class AutoForward(AbstractForwardBackend):
-    """Forward-mode differentiation: one pass carries the value and `chunk_size` directional derivatives.
+    """Forward-mode differentiation: one pass through the program carries values and their derivatives.
 
-    Its cost grows with the number of inputs and its memory does not grow with the length of the program; it
-    passes `lax.while_loop`, where reverse mode cannot go.
+    The derivatives of an intermediate value keep their structure (see `ad.dual`): those of x itself, of a slice, of
+    exp(x) or of X @ β are not multiplied out. Dense columns arise in loops and in operations without a rule, so that
+    the cost is about that of reverse mode for straight programs of any dimension, and grows with the number of inputs
+    where the program is a recursion. Memory does not grow with the number of iterations, and `lax.while_loop`, where
+    reverse mode cannot go, is no obstacle. Where a branch of a `where` is not taken, its derivative is zero, even
+    if it is infinite or NaN there.
 
     Args:
-        chunk_size: tangents carried in one pass, at least 1. None carries all of them up to 32. One keeps
-            memory smallest, more shares the work of the value between tangents.
+        chunk_size: columns carried in one pass, at least 1; the program is passed as often as it takes. None carries
+            all. One keeps memory smallest.
 
     Raises:
         ValueError: if `chunk_size` is not a positive integer.
 
-    Source: Revels, Lubin and Papamarkou (2016), "Forward-mode automatic differentiation in Julia".
+    Source: Revels, Lubin and Papamarkou (2016), "Forward-mode automatic differentiation in Julia"; Griewank and
+    Walther (2008), "Evaluating Derivatives", chapters 3 and 10.
     """
 
     chunk_size: int | None = None
@@ -42,14 +43,16 @@ class AutoForward(AbstractForwardBackend):
             )
 
     def pushforward(self, f: FlatFunction, x: Flat, tangents: Array) -> tuple[Array, Array]:
-        """See `AbstractForwardBackend.pushforward`; the tangents are batched, the value is computed once."""
-        if tangents.shape[0] == 1:
-            value, derivative = jax.jvp(f, (x,), (tangents[0],))
-            return value, derivative[None]
-        along: Any = jax.vmap(lambda tangent: jax.jvp(f, (x,), (tangent,)), out_axes=(None, 0))
-        value, derivatives = along(tangents)
-        return value, derivatives
+        """See `AbstractForwardBackend.pushforward`."""
+        value, changes = pushforward(f, x, tangents)
+        return value, jnp.moveaxis(changes, -1, 0)
+
+    def jacobian(self, f: FlatFunction, x: Flat) -> tuple[Array, Array]:
+        """See `AbstractBackend.jacobian`; all columns at once, with their structure, where no chunk is named."""
+        if x.size and (self.chunk_size is None or self.chunk_size >= x.size):
+            return jacobian(f, x)
+        return super().jacobian(f, x)
 
     def chunk(self, dimension: int) -> int:
         """See `AbstractForwardBackend.chunk`."""
-        return min(self.chunk_size or DEFAULT_CHUNK_SIZE, dimension)
+        return min(self.chunk_size or dimension, dimension)

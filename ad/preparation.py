@@ -68,6 +68,20 @@ def check_differentiable(x: Any, subject: str) -> None:
         )
 
 
+def scalar(value: Any, subject: str) -> jax.Array:
+    """The value, if it is one floating-point number; else raise TypeError naming `subject`."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(value, float):
+        shape, dtype = (), jnp.result_type(float)
+    if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        got = f"{dtype}{list(shape)}" if shape is not None else type(value).__name__
+        raise TypeError(
+            f"{subject}: a gradient needs a function with one floating-point number as its result, got {got}; "
+            f"return a scalar, for example a jnp.sum."
+        )
+    return jnp.asarray(value)
+
+
 def traced(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
     """The function traced once, for arguments of these shapes; usable under any transformation of JAX.
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Distribution
 
+from ..ad.errors import NEEDS_NUMBERS
+from .densities import log_density
 from .language import AbstractInterpreter, Plate
 from .model import BoundModel
 from .transforms import bijection, constrain, describe, is_discrete, unconstrained_shape
@@ -153,7 +155,7 @@ class Recorder(AbstractInterpreter):
     def _add_term(self, name: str, distribution: Distribution, value: Any) -> None:
         if self.with_terms:
             # As a JAX array: some supports are checked with NumPy where the value is NumPy's, tracer or not.
-            self.trace.terms[name] = jnp.sum(distribution.log_prob(jnp.asarray(value)))
+            self.trace.terms[name] = jnp.sum(log_density(distribution, jnp.asarray(value)))
 
     def _claim(self, name: str, plates: tuple[Plate, ...]) -> None:
         trace = self.trace
@@ -210,6 +212,8 @@ class Recorder(AbstractInterpreter):
 def discover(model: BoundModel, inspect: InspectGiven | None = None, *, concrete: bool = False) -> Trace:
     """Find the sites of a model, on abstract values of its random variables.
 
+    A model that looks at their values (`if theta > 0:`) is run at the origin of unconstrained space instead.
+
     Args:
         model: the model.
         inspect: is shown every observed site, and once more with concrete values if the model computes some of
@@ -228,13 +232,18 @@ def discover(model: BoundModel, inspect: InspectGiven | None = None, *, concrete
         found.append(Recorder(model, latent, with_terms=False, inspect=inspect).run())
 
     scalar = jax.ShapeDtypeStruct((), jnp.result_type(float))
-    if not concrete:
-        jax.eval_shape(run, scalar)
-    if concrete or any(isinstance(site.obs, jax.core.Tracer) for site in found[0].sites.values()):
-        # An observed value that the model computes, such as obs=jnp.log(y): once more with everything that does
-        # not depend on `zero` evaluated on the spot, so that it can be inspected.
-        with jax.ensure_compile_time_eval():
+    try:
+        if not concrete:
             jax.eval_shape(run, scalar)
+        if concrete or any(isinstance(site.obs, jax.core.Tracer) for site in found[0].sites.values()):
+            # An observed value that the model computes, such as obs=jnp.log(y): once more with everything that does
+            # not depend on `zero` evaluated on the spot, so that it can be inspected.
+            with jax.ensure_compile_time_eval():
+                jax.eval_shape(run, scalar)
+    except NEEDS_NUMBERS:
+        # A dual number has a value for Python to look at, and still tells what depends on random variables.
+        zero = jnp.zeros((), scalar.dtype)
+        jax.jvp(run, (zero,), (zero,))
     return found[-1]
 
 

@@ -11,7 +11,7 @@ and its Jacobian do too, and the terms say so.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..ad.errors import NEEDS_NUMBERS
+from ..ad.host import at_numbers
+from ..ad.preparation import shapes_of
 from .interpreters import Dims, Trace, evaluate
 from .language import Plate
 from .model import BoundModel
 from .program import Program
 
 Array = jax.Array
+# Terms, and constrained values with deterministics.
+Results = tuple[list[Any], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -184,6 +189,10 @@ class TracedModel:
 def trace_model(model: BoundModel, found: Trace) -> TracedModel:
     """Trace the log density of a model.
 
+    Of a model that looks at the values of its random variables (`if theta > 0:`) the trace is one operation, the
+    model's run at numbers: every term depends on every site, and only `AutoTape` and finite differences can
+    differentiate it.
+
     Args:
         model: with data bound.
         found: what `discover` found.
@@ -197,20 +206,27 @@ def trace_model(model: BoundModel, found: Trace) -> TracedModel:
     }
     kept: list[Trace] = []
 
-    def run(*arrays: Array) -> tuple[list[Any], list[Any]]:
+    def run(*arrays: Array) -> Results:
         trace = evaluate(model, dict(zip(shapes, arrays, strict=True)))
-        kept.append(trace)
+        _check_declared(found.sites.keys(), trace.sites.keys())
+        if kept:
+            _check_declared(kept[0].terms.keys() | kept[0].deterministics, trace.terms.keys() | trace.deterministics)
+        else:
+            kept.append(trace)
         values = [*trace.values.values(), *(value for value, _ in trace.deterministics.values())]
         return [jnp.asarray(term, dtype) for term in trace.terms.values()], [jnp.asarray(value) for value in values]
 
-    program, data, _ = Program.trace(run, *(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes.values()))
+    def run_at_numbers(*arrays: Array) -> Results:
+        results: Results = at_numbers(run, shapes_of_results, *arrays)
+        return results
+
+    arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes.values()]
+    try:
+        program, data, _ = Program.trace(run, *arrays)
+    except NEEDS_NUMBERS:
+        shapes_of_results = shapes_of(run(*(jnp.zeros(shape, dtype) for shape in shapes.values())))
+        program, data, _ = Program.trace(run_at_numbers, *arrays)
     trace = kept[0]
-    vanished = found.sites.keys() - trace.sites.keys()
-    if vanished:
-        raise ValueError(
-            f"site '{min(vanished)}' has vanished: the model declared it before and did not now. "
-            f"The sites of a model must not depend on values or change between calls."
-        )
     # Closed-over data come first in a traced program; here they follow the sites, as constants.
     reordered = Program(
         (*program.inputs[len(data) :], *program.inputs[: len(data)]), program.equations, program.outputs
@@ -229,3 +245,11 @@ def trace_model(model: BoundModel, found: Trace) -> TracedModel:
     }
     values = reordered.select(range(count, count + len(names)))
     return TracedModel(density, data, values, names, dims, found.plates, observed)
+
+
+def _check_declared(before: Set[str], now: Set[str]) -> None:
+    for name in sorted(before ^ now):
+        what = "has vanished: the model declared it before and did not now" if name in before else "appeared only now"
+        raise ValueError(
+            f"site '{name}' {what}. The sites of a model must not depend on values or change between calls."
+        )

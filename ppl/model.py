@@ -18,7 +18,8 @@ Values = Mapping[str, Any]
 _TRACING_HINT = (
     "model '{}' is traced once, with placeholders for its random variables, so plain Python cannot look at their "
     "values: use jnp.where or jax.lax.cond for `if`, jax.lax.while_loop for `while`, jnp for numpy functions, and "
-    "leave out float() and int()."
+    "leave out float() and int(); or sample with adtype=AutoTape(), which runs it anew at numbers (slow; there too "
+    "numpy functions and float() must go)."
 )
 
 

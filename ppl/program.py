@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from jax.extend.core import JaxprEqn, Literal, Var
 
+from ..ad.equations import bind
+
 Atom = Var | Literal
 
 # Cheap to repeat and costly to store: where the result of one of these would cross from the part computed
@@ -61,7 +63,7 @@ class Program:
             return atom.val if isinstance(atom, Literal) else values[atom]
 
         for equation in self.equations:
-            values.update(zip(equation.outvars, _bind(equation, [read(v) for v in equation.invars]), strict=True))
+            values.update(zip(equation.outvars, bind(equation, [read(v) for v in equation.invars]), strict=True))
         return [read(atom) for atom in self.outputs]
 
     def dependencies(self) -> list[frozenset[int]]:
@@ -138,13 +140,6 @@ def _needed(equations: Sequence[JaxprEqn], outputs: Sequence[Atom]) -> tuple[Jax
     return tuple(reversed(kept))
 
 
-def _bind(equation: JaxprEqn, values: list[Any]) -> list[Any]:
-    parameters = equation.primitive.get_bind_params(equation.params)
-    with equation.ctx.manager:
-        result = equation.primitive.bind(*values, **parameters)
-    return list(result) if equation.primitive.multiple_results else [result]
-
-
 def _evaluate_inlined(closed: Any, arguments: Sequence[Any]) -> list[Any]:
     jaxpr = closed.jaxpr
     values: dict[Var, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
@@ -158,6 +153,6 @@ def _evaluate_inlined(closed: Any, arguments: Sequence[Any]) -> list[Any]:
         if equation.primitive.name in ("jit", "pjit"):
             results = _evaluate_inlined(equation.params["jaxpr"], operands)
         else:
-            results = _bind(equation, operands)
+            results = bind(equation, operands)
         values.update(zip(equation.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]

@@ -13,6 +13,8 @@ from typing import Any, Protocol, cast
 import jax
 import numpy as np
 
+from ..ad.adtypes import Measurement
+
 Array = jax.Array
 Constants = tuple[Any, ...]
 
@@ -78,6 +80,8 @@ class BlockReport:
         dimension: number of unconstrained coordinates.
         adtype: the backend that differentiates, as the user would write it; None where nothing does.
         reason: why this backend.
+        measurements: what the choice rests on, where it was measured.
+        audited_by: the backend whose gradient is compared with this one's now and then; None without an audit.
     """
 
     block: str
@@ -85,6 +89,8 @@ class BlockReport:
     dimension: int
     adtype: str | None
     reason: str | None
+    measurements: tuple[Measurement, ...] = ()
+    audited_by: str | None = None
 
 
 class AbstractKernel(abc.ABC):

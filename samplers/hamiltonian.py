@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ..ad.adtypes import AbstractADType, check_adtype
+from ..ad.auditing import Audit, second_opinion
 from ..ad.gradient import PreparedGradient, prepare_gradient
+from ..ad.naming import written
 from .base import AbstractKernel, Array, BlockReport, Constants, Target, block_name
 from .integrators import Point, leapfrog
 from .metrics import AbstractMetric
-from .random import fold_in, normal
+from .random import fold_in, normal, uniform
 from .trajectory import Integrate
 from .warmup import Adaptation, Tuning
 
@@ -46,6 +49,8 @@ class Info(NamedTuple):
         step_size: ε.
         tree_depth: doublings of the trajectory; None for a trajectory of fixed length.
         reached_max_treedepth: whether the trajectory stopped at the depth limit; None likewise.
+        gradient_error: relative difference from another backend's gradient; NaN where it was not compared, None where
+            no audit was asked for.
     """
 
     lp: Array
@@ -56,7 +61,11 @@ class Info(NamedTuple):
     step_size: Array
     tree_depth: Array | None = None
     reached_max_treedepth: Array | None = None
+    gradient_error: Array | None = None
 
+
+# How many steps an audit looks at: enough to see every region that a chain visits, at little cost.
+_AUDITED_SHARE = 0.05
 
 # From a key, a point with a fresh momentum, the step size and the integrator to the next state.
 Transition = Callable[[Array, Point, Array, Integrate], tuple[State, Info]]
@@ -73,6 +82,7 @@ class HamiltonianKernel(AbstractKernel):
         adaptation: of step size and metric.
         transition: from a point with a fresh momentum to the next state.
         dtype: of positions.
+        audit: another gradient to compare with now and then, or None.
     """
 
     name: str
@@ -81,6 +91,7 @@ class HamiltonianKernel(AbstractKernel):
     adaptation: Adaptation
     transition: Transition
     dtype: Any
+    audit: Audit | None = None
 
     @classmethod
     def of(
@@ -97,21 +108,28 @@ class HamiltonianKernel(AbstractKernel):
         Raises:
             DifferentiationError: naming the block, where `adtype` cannot differentiate it.
         """
-        gradient = prepare_gradient(
-            target.log_density,
-            adtype,
-            jax.ShapeDtypeStruct((target.dimension,), dtype),
-            *target.constants,
-            subject=f"block '{block_name(target.sites)}'",
-        )
-        return cls(repr(sampler), target, gradient, adaptation, transition, dtype)
+        subject = f"block '{block_name(target.sites)}'"
+        shapes = (jax.ShapeDtypeStruct((target.dimension,), dtype), *target.constants)
+        gradient = prepare_gradient(target.log_density, adtype, *shapes, subject=subject)
+        audit = second_opinion(target.log_density, gradient, *shapes, subject=subject)
+        return cls(repr(sampler), target, gradient, adaptation, transition, dtype, audit)
 
     @property
     def reports(self) -> tuple[BlockReport, ...]:
         """See `AbstractKernel.reports`."""
         choice = self.gradient.choice
         block = block_name(self.target.sites)
-        return (BlockReport(block, self.name, self.target.dimension, repr(choice.backend), choice.reason),)
+        return (
+            BlockReport(
+                block,
+                self.name,
+                self.target.dimension,
+                written(choice.backend),
+                choice.reason,
+                choice.measurements,
+                None if self.audit is None else written(self.audit.gradient.choice.backend),
+            ),
+        )
 
     def init(self, position: Array, constants: Constants) -> State:
         """See `AbstractKernel.init`; one evaluation of the gradient."""
@@ -133,7 +151,16 @@ class HamiltonianKernel(AbstractKernel):
 
         momentum = normal(fold_in(key, 0), state.position.size, state.position.dtype)
         start = Point(state.position, momentum, state.log_density, state.gradient)
-        return self.transition(fold_in(key, 1), start, tuning.step_size, integrate)
+        after, info = self.transition(fold_in(key, 1), start, tuning.step_size, integrate)
+        if self.audit is None:
+            return after, info
+        audit = self.audit
+        error = lax.cond(
+            uniform(fold_in(key, 2), 0, self.dtype) < _AUDITED_SHARE,
+            lambda: audit.error(after.position, after.gradient, *constants),
+            lambda: jnp.asarray(jnp.nan, self.dtype),
+        )
+        return after, info._replace(gradient_error=error)
 
     def statistics(self, info: Info) -> dict[str, Array]:
         """See `AbstractKernel.statistics`."""

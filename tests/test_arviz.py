@@ -10,6 +10,7 @@ import pytest
 from dualtape import (
     HMC,
     NUTS,
+    AutoFastest,
     AutoForward,
     AutoReverse,
     Gibbs,
@@ -22,6 +23,7 @@ from dualtape import (
     sample,
 )
 from dualtape.models.eight_schools import SCHOOLS, SIGMA, Y, eight_schools_noncentered
+from dualtape.models.gdemo import gdemo
 
 SHORT = {"draws": 50, "warmup": 100, "chains": 2, "seed": 7, "progress": False}
 
@@ -87,7 +89,7 @@ def test_attributes_say_how_it_was_made(schools, blocks):
     for name in ("dualtape_version", "jax_version", "numpyro_version", "created_at", "sampler"):
         assert schools.attrs[name]
     (only,) = json.loads(schools.attrs["blocks"]).values()
-    assert only["adtype"] == "AutoForward(chunk_size=None)"
+    assert only["adtype"] == "AutoForward()"
     assert only["reason"] == "10 parameters, below the threshold of 20"
     each = json.loads(blocks.attrs["blocks"])
     assert each["mu"]["adtype"] == "AutoReverse()"
@@ -96,8 +98,18 @@ def test_attributes_say_how_it_was_made(schools, blocks):
         "dimension": 9,
         "adtype": "AutoForward(chunk_size=2)",
         "reason": "requested",
+        "measurements": [],
+        "audited_by": None,
     }
     assert schools["posterior"].attrs["seed"] == 7
+
+
+def test_a_measured_choice_comes_with_its_table():
+    idata = sample(gdemo(1.5, 2.0), NUTS(adtype=AutoFastest()), 20, warmup=20, chains=1, seed=1, progress=False)
+    (block,) = json.loads(idata.attrs["blocks"]).values()
+    assert block["reason"].startswith("fastest of 2 measured")
+    assert [row["adtype"] for row in block["measurements"]] == ["AutoForward()", "AutoReverse()"]
+    assert all(row["verdict"] == "correct" and row["seconds"] > 0 for row in block["measurements"])
 
 
 def test_the_seed_that_was_drawn_is_recorded_and_reproduces_the_run():

@@ -263,10 +263,8 @@ def test_branching_on_a_parameter_says_what_to_use_instead():
         if rv("x", dist.Normal(0.0, 1.0)) > 0:
             rv("y", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(DifferentiationError, match=r"block 'x'.*test_errors\.py.*lax\.cond.*AutoTape\(\)"):
         sample(branch(), progress=False)
-    assert "lax.cond" in "".join(caught.value.__notes__)
-    assert "model 'branch'" in "".join(caught.value.__notes__)
 
 
 def test_a_density_that_is_never_finite_lists_its_terms():

@@ -90,7 +90,7 @@ def test_the_default_rule_goes_by_the_dimension_of_the_block():
     blocks = json.loads(idata.attrs["blocks"])
     assert {name: block["adtype"] for name, block in blocks.items()} == {
         "many": "AutoReverse()",
-        "one": "AutoForward(chunk_size=None)",
+        "one": "AutoForward()",
     }
 
 

@@ -1,0 +1,169 @@
+"""Dual numbers: a value with its Jacobian, which elementwise functions defer until something else needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .jacobians import Array, Columns, Entries, Jacobian, Term, add, gather_columns
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The chain rule of one operand of an elementwise function.
+
+    Args:
+        multiply: from the derivative of a later value by the result to that by the operand: a multiplication by the
+            partial derivative. None stands for ones on both sides.
+        selects: whether the function is a selection. What was not selected has no influence, whatever it is, so
+            that from there on zero times infinity or NaN is zero.
+    """
+
+    multiply: Callable[[Array | None], Array | None]
+    selects: bool = False
+
+    def __call__(self, factor: Factor) -> Factor:
+        """The factor one step further back."""
+        product = self.multiply(factor.array)
+        if factor.guarded and product is not None and factor.array is not None and product is not factor.array:
+            product = jnp.where(factor.array == 0, 0, product)
+        return Factor(product, factor.guarded or self.selects)
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """The derivative of the value at the end of a chain by one on it.
+
+    Args:
+        array: of shape s; None means ones.
+        guarded: whether its zeros may meet infinity or NaN, because of a selection.
+    """
+
+    array: Array | None
+    guarded: bool = False
+
+    def plus(self, other: Factor, shape: tuple[int, ...], dtype: Any) -> Factor:
+        """The sum, where two paths meet."""
+        total = _ones(self.array, shape, dtype) + _ones(other.array, shape, dtype)
+        return Factor(total, self.guarded or other.guarded)
+
+    def of(self, term: Term, shape: tuple[int, ...], dtype: Any) -> Term:
+        """A term multiplied by the factor."""
+        if self.array is None:
+            return term
+        factor = _ones(self.array, shape, dtype)
+        scaled = term.scaled(factor)
+        if not self.guarded or scaled.weights is None:
+            return scaled
+        if term.weights is not None:
+            scaled = replace(scaled, weights=jnp.where(factor == 0, 0, scaled.weights))
+        return replace(scaled, guarded=True) if isinstance(scaled, Columns) else scaled
+
+
+@dataclass(eq=False)
+class Dual:
+    """A value and its Jacobian with respect to x.
+
+    A chain of elementwise functions of one shape s, v = p(u_1, ..., u_m), has a diagonal derivative by each u_j. It is
+    recorded, and only where the Jacobian of v is needed are the partial derivatives multiplied together, from v back
+    to the u_j: one product an operation, however many terms the Jacobians of the u_j have (preaccumulation: Griewank
+    and Walther 2008, section 10.2). A Jacobian once known is kept, and later chains start from it.
+
+    Args:
+        value: of shape s, a NumPy array where it is known while tracing.
+        terms: of the Jacobian, none where the value does not depend on x; None while deferred.
+        sources: the operands of the elementwise function that made a deferred value.
+    """
+
+    value: Any
+    terms: Jacobian | None = ()
+    sources: tuple[tuple[Dual, Chain], ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape s."""
+        return tuple(np.shape(self.value))
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the value."""
+        return jnp.result_type(self.value)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the value depends on x."""
+        return 0 not in self.shape and (self.terms is None or bool(self.terms))
+
+    @property
+    def jacobian(self) -> Jacobian:
+        """The terms of the Jacobian."""
+        if 0 in self.shape:
+            return ()
+        if self.terms is None:
+            self.terms = self._accumulate()
+            self.sources = ()
+        return self.terms
+
+    def _accumulate(self) -> Jacobian:
+        shape, dtype = self.shape, self.dtype
+        factors: dict[int, Factor] = {id(self): Factor(None)}
+        terms: list[Term] = []
+        for dual in reversed(self._chain()):
+            factor = factors.pop(id(dual))
+            if dual.terms is None and dual.shape == shape:
+                for source, chain in dual.sources:
+                    one = chain(factor)
+                    known = factors.get(id(source))
+                    factors[id(source)] = one if known is None else known.plus(one, shape, dtype)
+            else:
+                terms += [_as_type(factor.of(term, shape, dtype), dtype) for term in stretched(dual, shape)]
+        return add(terms, shape, dtype)
+
+    def _chain(self) -> list[Dual]:
+        """This value and what it depends on through deferred elementwise functions of its shape, operands first."""
+        order: list[Dual] = []
+        seen: set[int] = set()
+        stack: list[tuple[Dual, bool]] = [(self, False)]
+        while stack:
+            dual, done = stack.pop()
+            if done:
+                order.append(dual)
+            elif id(dual) not in seen:
+                seen.add(id(dual))
+                stack.append((dual, True))
+                if dual.terms is None and dual.shape == self.shape:
+                    stack += [(source, False) for source, _ in dual.sources]
+        return order
+
+
+def stretched(dual: Dual, shape: tuple[int, ...]) -> Jacobian:
+    """The terms of a value that stands for an array of a longer shape, as elementwise functions allow."""
+    if dual.shape == shape:
+        return dual.jacobian
+    if not dual.shape and (len(dual.jacobian) > 1 or isinstance(dual.jacobian[0], Columns)):
+        columns = gather_columns(dual.jacobian, (), dual.dtype)
+        return (Columns(columns.rows, columns.columns.reshape(*(1 for _ in shape), -1), None),)
+    return tuple(_stretched(term, shape) for term in dual.jacobian)
+
+
+def _stretched(term: Term, shape: tuple[int, ...]) -> Term:
+    weights = None if term.weights is None else jnp.broadcast_to(term.weights, shape)
+    if isinstance(term, Columns):  # columns of length 1 along an axis are read as if longer
+        return replace(term, weights=weights)
+    position = np.broadcast_to(term.position, shape) if term.known else jnp.broadcast_to(term.position, shape)
+    return Entries(term.rows, position, weights)
+
+
+def _ones(factor: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:
+    return jnp.ones(shape, dtype) if factor is None else jnp.broadcast_to(factor, shape)
+
+
+def _as_type(term: Term, dtype: Any) -> Term:
+    """Weights in the dtype of the value; columns follow when they are multiplied out."""
+    if term.weights is None or term.weights.dtype == dtype:
+        return term
+    return replace(term, weights=term.weights.astype(dtype))

@@ -1,0 +1,59 @@
+"""Equations of a traced program: evaluating one, and looking into those that only call another program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+# Primitives that only evaluate the program in one of their parameters.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+}
+
+
+class Body(NamedTuple):
+    """A program inside an equation.
+
+    Args:
+        jaxpr: its equations.
+        consts: values for its constvars.
+    """
+
+    jaxpr: Any
+    consts: Sequence[Any]
+
+
+def bind(equation: Any, values: Sequence[Any]) -> list[Any]:
+    """Evaluate one equation on values; usable under any transformation of JAX."""
+    parameters = equation.primitive.get_bind_params(equation.params)
+    with equation.ctx.manager:
+        result = equation.primitive.bind(*values, **parameters)
+    return list(result) if equation.primitive.multiple_results else [result]
+
+
+def shaped(atom: Any) -> tuple[tuple[int, ...], Any]:
+    """Shape and dtype of a variable or literal; the annotations of JAX know them of arrays only."""
+    return atom.aval.shape, atom.aval.dtype
+
+
+def inlined_body(equation: Any) -> Body | None:
+    """The program that an equation only calls, or None if the equation does something itself."""
+    key = _CALLS.get(equation.primitive.name)
+    if key is None:
+        return None
+    called = equation.params[key]
+    return Body(called.jaxpr, called.consts) if hasattr(called, "consts") else Body(called, ())
+
+
+def scan_operands(equation: Any) -> tuple[int, int]:
+    """How many operands of a `scan` are constants of its body, and how many are carried."""
+    params = equation.params
+    if "num_consts" in params:  # JAX before 0.12
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = params["ft_in"].update(range(len(equation.invars))).unpack()
+    return len(list(constants)), len(list(carried))

@@ -1,0 +1,175 @@
+"""Forward mode with structure: the same Jacobians as JAX's, with fewer numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dualtape.ad import AutoForward, AutoReverse, value_and_gradient
+from dualtape.ad.dual.jacobians import Columns, Entries, add, identity, to_dense
+from dualtape.ad.dual.numbers import Dual
+from dualtape.ad.dual.propagation import jacobian, propagate, pushforward
+from jax import lax
+
+RNG = np.random.default_rng(5)
+X, Y = RNG.normal(size=(6, 4)), RNG.normal(size=6)
+GROUP = np.array([0, 2, 2, 1, 0, 3])
+SQUARE = RNG.normal(size=(4, 4))
+
+# Functions of four numbers, with results of any shape: every rule, alone and after others.
+FUNCTIONS = {
+    "itself": lambda x: x,
+    "elementwise": lambda x: jnp.exp(x) * jnp.sin(x[::-1]) / (1 + x**2),
+    "a number for an array": lambda x: (Y - x[0]) / jnp.exp(x[1] * x[2]),
+    "a row for a matrix": lambda x: jnp.asarray(X) * jnp.exp(x)[None, :] + x[:, None].T,
+    "slices": lambda x: jnp.concatenate([x[2:], x[:1] * 2, jnp.zeros(2)]),
+    "known positions": lambda x: x[np.array([3, 3, 0, 1])] ** 2,
+    "positions as data": lambda x: (jnp.exp(x) + x[0])[jnp.asarray(GROUP)] * Y,
+    "matrix times vector": lambda x: jnp.asarray(X) @ x,
+    "matrix times function": lambda x: jnp.tanh(jnp.asarray(X) @ jnp.exp(x[::-1])),
+    "vector times matrix": lambda x: jnp.exp(x) @ jnp.asarray(SQUARE),
+    "inner product": lambda x: x @ jnp.exp(x),
+    "outer product": lambda x: jnp.outer(x, jnp.sin(x)).sum(0),
+    "sum": lambda x: jnp.sum(jnp.exp(x)),
+    "sum of a row for a matrix": lambda x: jnp.sum(jnp.asarray(X) * jnp.exp(x), 0),
+    "sum over rows": lambda x: jnp.sum(jnp.asarray(X) * jnp.exp(x), 1),
+    "sum over groups": lambda x: jnp.sum(x[jnp.asarray(GROUP)] ** 2 * Y),
+    "sum of a permutation": lambda x: jnp.sum(x[np.array([2, 0, 3, 1])] * np.arange(4.0)),
+    "reshape, transpose, reverse": lambda x: jnp.flip(jnp.exp(x).reshape(2, 2).T, 0),
+    "pad": lambda x: jnp.pad(jnp.exp(x), 2),
+    "stack": lambda x: jnp.stack([x[0] * x[1], x[2], 3.0 + 0 * x[0]]),
+    "cumulative sum": lambda x: jnp.cumsum(jnp.exp(x)),
+    "dynamic slice": lambda x: lax.dynamic_slice(jnp.exp(x), (jnp.asarray(GROUP)[1],), (2,)),
+    "set": lambda x: jnp.zeros(5).at[jnp.asarray(GROUP)[:4]].add(x * x),
+    "where": lambda x: jnp.where(x > 0, jnp.log(jnp.abs(x)), x**2),
+    "cond": lambda x: lax.cond(x[0] > 0, lambda: x[1] * x, lambda: jnp.exp(x)),
+    "scan": lambda x: lax.scan(lambda c, t: (c * x[0] + t * x[1:3], c.sum() * x[3]), x[:2], jnp.asarray(Y))[1],
+    "reverse scan over parameters": lambda x: lax.scan(lambda c, t: (c + t**2, c * t), x[0], x, reverse=True),
+    "scan over matrix rows": lambda x: lax.scan(lambda c, r: (c + r @ x, c), 0.0, jnp.asarray(X))[1],
+    "while": lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * x[:2]), (0, x[2:]))[1],
+    "fori": lambda x: lax.fori_loop(0, 3, lambda i, c: c + jnp.sin(c) * x[i], x[3]),
+    "cholesky": lambda x: jnp.linalg.cholesky(jnp.eye(3) * (2 + x[0] ** 2) + jnp.outer(x[1:], x[1:])),
+    "largest": lambda x: jnp.max(jnp.exp(x)) + jax.nn.logsumexp(x),
+    "product": lambda x: jnp.prod(x) + jnp.sort(x)[0],
+    "rounding": lambda x: jnp.round(x) + lax.stop_gradient(x) + jnp.sign(x) * x,
+    "integers on the way": lambda x: x * (x > 0).astype(int) + jnp.argmax(x),
+    "single precision on the way": lambda x: x.astype(jnp.float32).astype(jnp.float64) * 2,
+    "inside jit": lambda x: jax.jit(lambda x: jax.nn.softplus(x) * x[0])(x),
+    "custom_jvp that is no elementwise function": lambda x: jax.nn.softmax(x)[1:] * jax.nn.relu(x[0]),
+    "fft": lambda x: jnp.abs(jnp.fft.fft(x)),
+}
+POINT = np.array([0.7, -1.2, 0.4, 2.1])
+
+
+def flat(result):
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(result)])
+
+
+@pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS.keys())
+def test_jacobians_are_those_of_jax(f):
+    expected = jax.jacfwd(lambda x: flat(f(x)))(POINT)
+    value, columns = jax.jit(lambda x: jacobian(lambda x: flat(f(x)), x))(POINT)
+    np.testing.assert_allclose(value, flat(f(jnp.asarray(POINT))), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(columns, expected, rtol=1e-10, atol=1e-12)
+    tangents = RNG.normal(size=(3, 4))
+    changes = pushforward(lambda x: flat(f(x)), jnp.asarray(POINT), jnp.asarray(tangents))[1]
+    np.testing.assert_allclose(changes, expected @ tangents.T, rtol=1e-10, atol=1e-12)
+
+
+def terms_of(f, *arguments):
+    closed = jax.make_jaxpr(f)(POINT, *arguments)
+    duals = [Dual(jnp.asarray(POINT), identity(4)), *(Dual(jnp.asarray(argument)) for argument in arguments)]
+    return propagate(closed.jaxpr, closed.consts, duals)[0].jacobian
+
+
+def test_structure_is_kept():
+    (term,) = terms_of(lambda x: jnp.exp(x[1:3]) * 2)
+    assert isinstance(term, Entries)
+    assert term.rows.tolist() == [1, 2]
+    (product,) = terms_of(lambda x, X: jnp.tanh(X @ x), X)
+    assert isinstance(product, Columns)
+    np.testing.assert_array_equal(product.columns, X)  # the Jacobian of X @ x is X itself, scaled row by row
+    assert product.weights.shape == (6,)
+    assert terms_of(lambda x: jnp.round(x)) == ()
+    two = terms_of(lambda x, X: (X @ x[:2]) * x[3], X[:, :2])
+    assert sorted(term.rows.tolist() for term in two) == [[0, 1], [3]]
+    normal = terms_of(lambda x, y: jnp.sum(-0.5 * ((y - x[0]) / jnp.exp(x[1])) ** 2), Y)
+    assert sum(term.rows.size for term in normal) == 2
+
+
+def test_an_elementwise_chain_costs_one_product_an_operation_whatever_the_number_of_parameters():
+    def chain(x, y):
+        return jnp.sum(jnp.tanh(jnp.exp(jnp.sin((y - x[0]) * x[1] * x[2] * x[3]))))
+
+    def size(f):
+        return len(jax.make_jaxpr(lambda x: jacobian(lambda x: f(x, Y), x))(POINT).jaxpr.eqns)
+
+    def fewer(x, y):
+        return jnp.sum(jnp.tanh(jnp.exp(jnp.sin((y - x[0]) * x[1]))))
+
+    assert size(chain) < 2 * size(fewer)
+
+
+def test_terms_add_up():
+    entries, columns = Entries(np.array([1]), np.zeros(2, int), None), Columns(np.array([0, 1]), jnp.ones((2, 2)), None)
+    total = add([entries, columns, entries, columns], (2,), float)
+    assert len(total) == 2
+    np.testing.assert_array_equal(to_dense(total, (2,), float, 3), [[2, 4, 0], [2, 4, 0]])
+    assert to_dense((), (2,), float, 3).shape == (2, 3)
+
+
+TRAPS = {
+    "root of a branch not taken": (lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0)), [-1.0, 4.0], [0.0, 0.25]),
+    "root of what is clipped": (lambda x: jnp.sum(jnp.sqrt(jnp.maximum(x, 0.0))), [-1.0, 4.0], [0.0, 0.25]),
+    "logarithm of a branch not taken": (lambda x: jnp.sum(jnp.where(x > 0, jnp.log(x), x)), [0.0, 4.0], [1.0, 0.25]),
+    "square of what may be negative": (lambda x: jnp.sum(jnp.where(x > -2, x**2.0, x)), [-1.0, 4.0], [-2.0, 8.0]),
+    "overflow in a branch not taken": (
+        lambda x: jnp.sum(jnp.where(x < 700, jnp.exp(x) * x, 0.0)),
+        [800.0, 0.0],
+        [0.0, 1.0],
+    ),
+    "in a loop": (
+        lambda x: lax.scan(lambda c, t: (c + jnp.where(t > 0, jnp.log(t) * x[0], 0.0), None), 0.0, x)[0],
+        [2.0, -1.0],
+        [np.log(2) + 1, 0.0],
+    ),
+    "data that are missing": (
+        lambda x: jnp.sum(jnp.where(np.array([True, False]), (np.array([1.0, np.nan]) - x[0]) ** 2 * x[1], 0.0)),
+        [0.0, 3.0],
+        [-6.0, 1.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("adtype", [AutoForward(), AutoForward(chunk_size=1), AutoReverse()], ids=repr)
+@pytest.mark.parametrize(("f", "x", "expected"), TRAPS.values(), ids=TRAPS.keys())
+def test_what_is_not_taken_has_no_influence(f, x, expected, adtype):
+    np.testing.assert_allclose(value_and_gradient(f, adtype, np.array(x))[1], expected)
+
+
+def test_rows_that_are_missing_have_no_influence_in_forward_mode():
+    rows = np.array([[1.0, 2], [np.nan, 3]])
+    for adtype in (AutoForward(), AutoForward(chunk_size=1)):
+        _, gradient = value_and_gradient(
+            lambda x: jnp.sum(jnp.where(np.array([True, False]), jnp.log(rows @ x), 0.0)), adtype, np.array([1.0, 0.5])
+        )
+        np.testing.assert_allclose(gradient, [0.5, 1.0])
+
+
+def test_a_real_singularity_is_not_hidden():
+    assert np.isinf(value_and_gradient(lambda x: jnp.sqrt(x[0]), AutoForward(), np.zeros(1))[1])
+    assert np.isnan(value_and_gradient(lambda x: jnp.sqrt(x[0]) * x[0], AutoReverse(), np.zeros(1))[1])
+    assert np.isnan(value_and_gradient(lambda x: jnp.log(x[0]) + x[0], AutoForward(), -np.ones(1))[0])
+
+
+def test_no_square_matrix_is_made_for_many_parameters():
+    d = 3000
+    derivative = jax.make_jaxpr(
+        lambda x: value_and_gradient(lambda x: -jnp.sum((x - jnp.roll(x, 1)) ** 2) - jnp.sum(x[::3]), AutoForward(), x)
+    )(np.ones(d))
+
+    def largest(jaxpr):
+        sizes = [np.prod(var.aval.shape) for equation in jaxpr.eqns for var in equation.outvars]
+        inner = [largest(p.jaxpr) for e in jaxpr.eqns for p in e.params.values() if hasattr(p, "jaxpr")]
+        return max([*sizes, *inner])
+
+    assert largest(derivative.jaxpr) <= 2 * d
