@@ -114,7 +114,10 @@ class Rewriter:
         try:
             program = jax.make_jaxpr(pushed)(points, steps)
         except (NotImplementedError, ValueError) as error:
-            raise self.refusal(name) from error
+            raise DifferentiationError(
+                f"{self.adtype} cannot pass `{name}`: neither Enzyme nor JAX has a rule for it; "
+                f"use adtype=AutoFiniteDiff()"
+            ) from error
         flags = [False] * len(points) + [True] * len(steps)
         deeper = Rewriter(self.adtype, self.reverse, (*self.inside, name))
         results, _ = deeper.run(program, [*points, *steps], flags)

@@ -39,6 +39,16 @@ FUNCTIONS = {
     "stack": lambda x: jnp.stack([x[0] * x[1], x[2], 3.0 + 0 * x[0]]),
     "cumulative sum": lambda x: jnp.cumsum(jnp.exp(x)),
     "dynamic slice": lambda x: lax.dynamic_slice(jnp.exp(x), (jnp.asarray(GROUP)[1],), (2,)),
+    "dynamic slice of columns": lambda x: lax.dynamic_slice(X @ x, (jnp.asarray(GROUP)[1],), (2,)),
+    "fill row by row": lambda x: lax.fori_loop(
+        0, 5, lambda i, a: lax.dynamic_update_slice(a, (a[i - 1] * x[:2])[None], (i, 0)), jnp.ones((5, 2)) * x[2]
+    ),
+    "update of a constant": lambda x: lax.dynamic_update_slice(jnp.zeros(6), x**2, (jnp.asarray(GROUP)[3],)),
+    "set one": lambda x: lax.fori_loop(0, 4, lambda i, a: a.at[i].set(a[i - 1] * x[i]), jnp.ones(6) * x[2]),
+    "set a row": lambda x: jnp.zeros((3, 4)).at[1].set(jnp.exp(x)).at[jnp.asarray(GROUP)[1]].multiply(2.0),
+    "add a column": lambda x: (jnp.ones((4, 3)) * x[0]).at[:, 1].add(x**2),
+    "set several, some twice": lambda x: jnp.zeros(5).at[jnp.asarray(GROUP)[:4]].set(x * x),
+    "set out of bounds": lambda x: (jnp.ones(3) * x[0]).at[7].set(x[1]),
     "set": lambda x: jnp.zeros(5).at[jnp.asarray(GROUP)[:4]].add(x * x),
     "where": lambda x: jnp.where(x > 0, jnp.log(jnp.abs(x)), x**2),
     "cond": lambda x: lax.cond(x[0] > 0, lambda: x[1] * x, lambda: jnp.exp(x)),

@@ -12,7 +12,7 @@ from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
 from ..equations import scan_operands
-from .jacobians import Columns, Entries, HostArray, Jacobian, Term, gather_columns
+from .jacobians import Columns, Entries, HostArray, Jacobian, Term
 from .numbers import Dual
 
 Propagate = Callable[[Any, Sequence[Any], Sequence[Dual]], list[Dual]]
@@ -20,13 +20,6 @@ Propagate = Callable[[Any, Sequence[Any], Sequence[Dual]], list[Dual]]
 
 def _rows_of(operands: Sequence[Dual]) -> HostArray:
     return np.unique(np.concatenate([term.rows for operand in operands for term in operand.jacobian]))
-
-
-def _columns(dual: Dual, rows: HostArray) -> Any:
-    """The Jacobian over all of `rows`, zero where the value does not depend on x."""
-    if not dual.is_active:
-        return jnp.zeros((*dual.shape, rows.size), dual.dtype)
-    return gather_columns(dual.jacobian, dual.shape, dual.dtype, rows).columns
 
 
 def _dual(value: Any, columns: Any | None, rows: HostArray) -> Dual:
@@ -76,11 +69,11 @@ def _scan(equation: Any, operands: list[Dual], propagate: Propagate) -> list[Dua
     def body(carry: Any, arrays: Any) -> Any:
         carries = [_dual(value, columns, rows) for value, columns in carry]
         after, outputs = step(carries, [s.dual(a) for s, a in zip(sequences, arrays, strict=True)])
-        kept = [(dual.value, _columns(dual, rows) if on else None) for dual, on in zip(after, active, strict=True)]
-        return kept, [(dual.value, _columns(dual, rows) if dual.is_active else None) for dual in outputs]
+        kept = [(dual.value, dual.columns(rows) if on else None) for dual, on in zip(after, active, strict=True)]
+        return kept, [(dual.value, dual.columns(rows) if dual.is_active else None) for dual in outputs]
 
     start = [
-        (jnp.asarray(dual.value), _columns(dual, rows) if on else None) for dual, on in zip(init, active, strict=True)
+        (jnp.asarray(dual.value), dual.columns(rows) if on else None) for dual, on in zip(init, active, strict=True)
     ]
     final, outputs = lax.scan(
         body,
@@ -142,10 +135,10 @@ def _while(equation: Any, operands: list[Dual], propagate: Propagate) -> list[Du
 
     def body(carry: Any) -> Any:
         after = step([_dual(value, columns, rows) for value, columns in carry])
-        return [(dual.value, _columns(dual, rows) if on else None) for dual, on in zip(after, active, strict=True)]
+        return [(dual.value, dual.columns(rows) if on else None) for dual, on in zip(after, active, strict=True)]
 
     start = [
-        (jnp.asarray(dual.value), _columns(dual, rows) if on else None) for dual, on in zip(init, active, strict=True)
+        (jnp.asarray(dual.value), dual.columns(rows) if on else None) for dual, on in zip(init, active, strict=True)
     ]
     final = lax.while_loop(unfinished, body, start)
     return [_dual(value, columns, rows) for value, columns in final]
@@ -168,7 +161,7 @@ def _cond(equation: Any, operands: list[Dual], propagate: Propagate) -> list[Dua
         def run() -> Any:
             results = propagate(branch.jaxpr, branch.consts, arguments)
             return [
-                (jnp.asarray(dual.value), _columns(dual, rows) if on else None)
+                (jnp.asarray(dual.value), dual.columns(rows) if on else None)
                 for dual, on in zip(results, active, strict=True)
             ]
 

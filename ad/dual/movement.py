@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from ..equations import bind
-from .jacobians import Columns, Entries, Term, add, entries_at, gather_columns
+from .jacobians import Columns, Entries, Term, add, entries_at
 from .numbers import Dual, stretched
 
 Move = Callable[[Any], Any]
@@ -114,12 +114,64 @@ def _dynamic_slice(equation: Any, operands: list[Dual]) -> Dual | None:
     operand, *starts = operands
     if any(start.is_active for start in starts):
         return None
+    first, sizes = [start.value for start in starts], equation.params["slice_sizes"]
 
     def move(array: Any) -> Any:
-        return lax.dynamic_slice(array, [start.value for start in starts], equation.params["slice_sizes"])
+        # Columns come with an axis more: read where they lie, since inside a loop a transposed copy costs most.
+        extra = array.shape[len(sizes) :]
+        return lax.dynamic_slice(array, [*first, *(jnp.zeros_like(first[0]) for _ in extra)], (*sizes, *extra))
 
-    value = move(operand.value)
-    return Dual(value, tuple(_moved(term, operand.shape, move) for term in operand.jacobian))
+    terms: list[Term] = []
+    for term in operand.jacobian:
+        if isinstance(term, Columns):
+            columns = move(jnp.broadcast_to(term.columns, (*operand.shape, term.rows.size)))
+            terms.append(replace(term, columns=columns, weights=None if term.weights is None else move(term.weights)))
+        else:
+            terms.append(_moved(term, operand.shape, move))
+    return Dual(move(operand.value), tuple(terms))
+
+
+def _dynamic_update_slice(equation: Any, operands: list[Dual]) -> Dual | None:
+    operand, update, *starts = operands
+    if any(start.is_active for start in starts) or not operand.shape:
+        return None
+    first = [start.value for start in starts]
+    (value,) = bind(equation, [o.value for o in operands])
+    if not (operand.is_active or update.is_active):
+        return Dual(value)
+    rows = np.unique(np.concatenate([t.rows for o in (operand, update) for t in o.jacobian]))
+
+    # In place: a loop that fills an array row by row carries its columns and writes one row of them at a time.
+    into = [*first, jnp.zeros_like(first[0])]
+    return Dual(
+        value,
+        (
+            Columns(
+                rows,
+                lax.dynamic_update_slice(operand.columns(rows), update.columns(rows), into),
+                None,
+            ),
+        ),
+    )
+
+
+def _scatter(equation: Any, operands: list[Dual]) -> Dual | None:
+    operand, indices, updates = operands
+    params = equation.params
+    writes = int(np.prod(indices.shape[:-1]))
+    # Two values written to one place: which one stays is for the value to say, and its derivative must follow.
+    sure = writes == 1 or params["unique_indices"] or equation.primitive.name == "scatter-add"
+    if indices.is_active or not sure:
+        return None
+    (value,) = bind(equation, [o.value for o in operands])
+    rows = np.unique(np.concatenate([t.rows for o in (operand, updates) for t in o.jacobian]))
+
+    # Columns are one more axis of what is written, in place.
+    numbers = params["dimension_numbers"]
+    wider = numbers._replace(update_window_dims=(*numbers.update_window_dims, len(updates.shape)))
+    columnwise = equation.replace(params={**params, "dimension_numbers": wider})
+    (columns,) = bind(columnwise, [operand.columns(rows), indices.value, updates.columns(rows)])
+    return Dual(value, (Columns(rows, columns, None),))
 
 
 def _pad(equation: Any, operands: list[Dual]) -> Dual | None:
@@ -170,12 +222,7 @@ def _joined(value: Any, operands: list[Dual], axis: int) -> Dual:
         ]
         return Dual(value, (entries_at(np.concatenate(index, axis), jnp.concatenate(weights, axis)),))
     rows = np.unique(np.concatenate([term.rows for operand in operands for term in operand.jacobian]))
-    columns = [
-        gather_columns(operand.jacobian, operand.shape, dtype, rows).columns
-        if operand.is_active
-        else jnp.zeros((*operand.shape, rows.size), dtype)
-        for operand in operands
-    ]
+    columns = [operand.columns(rows) for operand in operands]
     return Dual(value, (Columns(rows, jnp.concatenate(columns, axis), None),))
 
 
@@ -210,7 +257,10 @@ MOVEMENTS: dict[str, Callable[[Any, list[Dual]], Dual | list[Dual] | None]] = {
     **dict.fromkeys(("reshape", "transpose", "squeeze", "expand_dims", "slice", "rev"), _plain),
     "broadcast_in_dim": _broadcast_in_dim,
     "gather": _gather,
+    "scatter": _scatter,
+    "scatter-add": _scatter,
     "dynamic_slice": _dynamic_slice,
+    "dynamic_update_slice": _dynamic_update_slice,
     "pad": _pad,
     "concatenate": _concatenate,
     "split": _split,

@@ -108,6 +108,12 @@ class Dual:
             self.sources = ()
         return self.terms
 
+    def columns(self, rows: Any) -> Array:
+        """The Jacobian as an array of shape (*s, r) over coordinates that include all it depends on."""
+        if not self.is_active:
+            return jnp.zeros((*self.shape, rows.size), self.dtype)
+        return gather_columns(self.jacobian, self.shape, self.dtype, rows).columns
+
     def _accumulate(self) -> Jacobian:
         shape, dtype = self.shape, self.dtype
         factors: dict[int, Factor] = {id(self): Factor(None)}
