@@ -28,12 +28,13 @@ from .errors import DifferentiationError
 STOP = "dualtape_stop_gradient"
 
 # The primitives that are Enzyme's to differentiate. The others have no rule there, or one that goes wrong somewhere:
-# `max`, `min` and `reduce_max` at ties, `reduce_prod` and `pow` at 0, `logistic` far out.
+# `max`, `min` and `reduce_max` at ties, `reduce_prod` and `pow` at 0, `logistic` far out, `sqrt` in the branch of a
+# `where` that is not taken.
 _NATIVE_NAMES = """
     abs add add_any atan2 broadcast_in_dim ceil concatenate conv_general_dilated convert_element_type copy copy_p cos
     cosh device_put dot_general dynamic_slice dynamic_update_slice exp exp2 expm1 floor integer_pow log log1p mul name
-    neg pad reduce_sum reduce_window_sum reshape rev round rsqrt select_n sign sin sinh slice split sqrt square
-    squeeze stack sub tanh tile transpose
+    neg pad reduce_sum reduce_window_sum reshape rev round rsqrt select_n sign sin sinh slice split square squeeze stack
+    sub tanh tile transpose
 """
 NATIVE = frozenset(_NATIVE_NAMES.split())
 

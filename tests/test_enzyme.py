@@ -137,6 +137,10 @@ CLOSED = {
     "out of bounds": (lambda x: jnp.sum(x.at[np.array([0, 9])].add(3 * x[1:3])), [1.0, 4.0, 1.0, 1.0]),
     "safe where": (lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)),
                    np.where(X > 0, 0.5 / np.sqrt(np.abs(X)), 0.0)),
+    "unsafe where": (
+        lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0)),
+        np.where(X > 0, 0.5 / np.sqrt(np.abs(X)), 0.0),
+    ),
     "zero in a product": (lambda x: jnp.prod(x - np.array([0.3, 0, 0, 0])), [-0.7 * 1.2 * 0.45, 0.0, 0.0, 0.0]),
     "far out": (lambda x: jnp.sum(jax.nn.sigmoid(1e4 * x) + jax.nn.softplus(1e4 * x)), 1e4 * (X > 0)),
     "independent of x": (lambda x: jnp.sum(jnp.ones(3)), np.zeros(4)),
