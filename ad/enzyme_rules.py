@@ -28,8 +28,7 @@ from .errors import DifferentiationError
 STOP = "dualtape_stop_gradient"
 
 # The primitives that are Enzyme's to differentiate. The others have no rule there, or one that goes wrong somewhere:
-# `max`, `min` and `reduce_max` at ties, `reduce_prod` and `pow` at 0, `logistic` far out, `sqrt` in the branch of a
-# `where` that is not taken.
+# `max`, `min` and `reduce_max` at ties, `reduce_prod` and `pow` at 0, `logistic` far out.
 _NATIVE_NAMES = """
     abs add add_any atan2 broadcast_in_dim ceil concatenate conv_general_dilated convert_element_type copy copy_p cos
     cosh device_put dot_general dynamic_slice dynamic_update_slice exp exp2 expm1 floor integer_pow log log1p mul name
@@ -175,6 +174,13 @@ def carrying(results: list[Any]) -> Results:
 # which of them carry a derivative.
 
 
+def _sqrt(rewriter: Rewriter, equation: Any, values: list[Any], active: list[bool]) -> Results:
+    # Enzyme divides 0 by NaN where a `where` does not take the root of a negative number.
+    inside = values[0] >= 0
+    (root,) = bind(equation, [jnp.where(inside, values[0], jnp.ones_like(values[0]))])
+    return carrying([jnp.where(inside, root, jnp.full_like(root, jnp.nan))])
+
+
 def _stop_gradient(rewriter: Rewriter, equation: Any, values: list[Any], active: list[bool]) -> Results:
     return [stop_gradient(values[0])], [False]
 
@@ -308,6 +314,7 @@ _RULES = {
     "scan": _scan,
     "scatter": _scatter,
     "scatter-add": _scatter_add,
+    "sqrt": _sqrt,
     "stop_gradient": _stop_gradient,
     "triangular_solve": _triangular_solve,
     "while": _while,

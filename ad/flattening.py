@@ -15,7 +15,7 @@ from .adtypes import AbstractForwardBackend, AbstractReverseBackend, Array, Back
 from .preparation import scalar
 
 
-@dataclass
+@dataclass(eq=False)
 class Flattened:
     """A function of pytrees as a function of flat arrays, and the way back.
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
 from .adtypes import AbstractReverseBackend, Array, Flat, FlatFunction, Pullback
 from .equations import bind, scan_operands
-from .guards import with_guards
 
 # The body of a loop, `(carry, x) -> (carry, y)`, each a list of arrays.
 Body = Callable[[Any, Any], tuple[Any, Any]]
@@ -130,8 +130,7 @@ class AutoReverse(AbstractReverseBackend):
     """Reverse-mode differentiation: one pass forward, one pass back, for any number of inputs.
 
     Its cost is a small multiple of the function's whatever the dimension; its memory grows with the length of
-    the program, and it cannot pass `lax.while_loop`. Where a branch of a `where` is not taken, nothing flows back
-    through its elementwise functions, even if their slopes are infinite or NaN there.
+    the program, and it cannot pass `lax.while_loop`.
 
     Args:
         remat: rematerialisation, that is what to do with the loops (`lax.scan`, `fori_loop` of fixed bounds) of the
@@ -159,7 +158,6 @@ class AutoReverse(AbstractReverseBackend):
 
     def pullback(self, f: FlatFunction, x: Flat) -> tuple[Array, Pullback]:
         """See `AbstractReverseBackend.pullback`."""
-        f = with_guards(f)
         value, pull = jax.vjp(f if self.remat is None else _rematerialised(f, x, self.remat), x)
 
         def carry_back(cotangents: Array) -> Array:
@@ -175,8 +173,7 @@ def _rematerialised(f: FlatFunction, x: Flat, remat: AbstractRematerialisation) 
 
     def rewritten(x: Flat) -> Array:
         (value,) = _evaluate(closed, remat, x)
-        result: Array = value
-        return result
+        return jnp.asarray(value)
 
     return rewritten
 

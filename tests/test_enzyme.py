@@ -141,6 +141,7 @@ CLOSED = {
         lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0)),
         np.where(X > 0, 0.5 / np.sqrt(np.abs(X)), 0.0),
     ),
+    "root of zero": (lambda x: jnp.sum(jnp.sqrt(jnp.maximum(x, 0.0) ** 2)), 1.0 * (X > 0)),
     "zero in a product": (lambda x: jnp.prod(x - np.array([0.3, 0, 0, 0])), [-0.7 * 1.2 * 0.45, 0.0, 0.0, 0.0]),
     "far out": (lambda x: jnp.sum(jax.nn.sigmoid(1e4 * x) + jax.nn.softplus(1e4 * x)), 1e4 * (X > 0)),
     "independent of x": (lambda x: jnp.sum(jnp.ones(3)), np.zeros(4)),

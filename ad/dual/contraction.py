@@ -41,8 +41,8 @@ def _summed(term: Term, axes: tuple[int, ...], shape: tuple[int, ...], dtype: An
             axes = _renumbered(axes, short)
             if not axes:
                 return term
-        if term.weights is None or term.guarded:
-            return Columns(term.rows, jnp.sum(term.product(), axes), None)
+        if term.weights is None:
+            return Columns(term.rows, jnp.sum(term.columns, axes), None)
         columns = jnp.broadcast_to(term.columns, (*shape, term.rows.size))
         batch = tuple(axis for axis in range(len(shape)) if axis not in axes)
         return Columns(term.rows, lax.dot_general(term.weights, columns, ((axes, axes), (batch, batch))), None)

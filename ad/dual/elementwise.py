@@ -29,7 +29,7 @@ _PREDICATES = frozenset({
 
 # Functions that can be constant near a point. Where their slope is zero so is the whole derivative, even if what
 # follows has an infinite slope there: sqrt(max(x, 0)) does not move at x = -1.
-_CLIPPING = frozenset({"max", "min", "clamp", "custom_jvp_call"})
+_CLIPPING = frozenset({"max", "min", "clamp"})
 
 
 def is_elementwise(equation: Any) -> bool:
@@ -59,17 +59,16 @@ def apply_elementwise(equation: Any, operands: list[Dual]) -> Dual:
 
 def _case(predicate: Any, case: int) -> Chain:
     """The chain rule of one case of a selection: what is selected passes, the rest is zero, whatever it was."""
+    taken = jnp.asarray(predicate) == case
 
     def multiply(factor: Array | None) -> Array:
-        taken = jnp.asarray(predicate) == case
         return taken.astype(float) if factor is None else jnp.where(taken, factor, 0)
 
-    return Chain(multiply, selects=True)
+    return Chain(multiply, taken)
 
 
 def _chain(equation: Any, i: int, values: list[Any]) -> Chain:
     """The chain rule of operand `i`: multiply by its partial derivative, evaluated once."""
-    name = equation.primitive.name
     kept: list[Any] = []
 
     def multiply(factor: Array | None) -> Array | None:
@@ -79,11 +78,26 @@ def _chain(equation: Any, i: int, values: list[Any]) -> Chain:
         if slope is None or factor is None:
             return factor if slope is None else jnp.asarray(slope)
         product: Array = factor * slope
-        if name in _CLIPPING:
+        if _clips(equation):
             product = jnp.where(slope == 0, 0, product)
         return product
 
     return Chain(multiply)
+
+
+def _clips(equation: Any) -> bool:
+    """Whether the slope is zero or one (a half at ties), so that where it is zero it stays so."""
+    if equation.primitive.name != "custom_jvp_call":
+        return equation.primitive.name in _CLIPPING
+    return _only_clips(equation.params["call_jaxpr"].jaxpr)  # relu, for one
+
+
+def _only_clips(jaxpr: Any) -> bool:
+    for equation in jaxpr.eqns:
+        body = inlined_body(equation)
+        if not (_only_clips(body.jaxpr) if body else equation.primitive.name in _CLIPPING):
+            return False
+    return True
 
 
 def _slope(equation: Any, i: int, values: list[Any]) -> Any | None:

@@ -84,14 +84,11 @@ class Columns:
         columns: shape (*s, r), or with 1 for some lengths of s: the same along these axes, as for a number that
             stands for all elements of an array.
         weights: shape s; None means ones.
-        guarded: whether a row of weight zero is zero even where its columns are infinite or NaN, because it was not
-            selected.
     """
 
     rows: HostArray
     columns: Array
     weights: Array | None
-    guarded: bool = False
 
     def scaled(self, factor: Any) -> Columns:
         """The term with each row multiplied by an array of shape s."""
@@ -101,12 +98,11 @@ class Columns:
         """Columns times weights, of shape (*s, r) or shorter where both are."""
         if self.weights is None:
             return self.columns
-        weights = self.weights[..., None]
-        return jnp.where(weights == 0, 0, self.columns * weights) if self.guarded else self.columns * weights
+        return self.columns * self.weights[..., None]
 
     def like(self, other: Term) -> bool:
         """Whether the patterns agree, so that weights may be added."""
-        return isinstance(other, Columns) and self.columns is other.columns and self.guarded == other.guarded
+        return isinstance(other, Columns) and self.columns is other.columns
 
     def dense(self, shape: tuple[int, ...], dtype: Any) -> Columns:
         """The same term with its weights multiplied out, as long as `shape` along every axis."""

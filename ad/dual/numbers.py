@@ -19,19 +19,23 @@ class Chain:
     Args:
         multiply: from the derivative of a later value by the result to that by the operand: a multiplication by the
             partial derivative. None stands for ones on both sides.
-        selects: whether the function is a selection. What was not selected has no influence, whatever it is, so
-            that from there on zero times infinity or NaN is zero.
+        taken: of a selection, where it takes this operand; else None. What is not taken has no influence, whatever
+            it is, so that from there on zero times infinity or NaN is zero.
     """
 
     multiply: Callable[[Array | None], Array | None]
-    selects: bool = False
+    taken: Array | None = None
 
-    def __call__(self, factor: Factor) -> Factor:
+    def __call__(self, factor: Factor, shape: tuple[int, ...]) -> Factor:
         """The factor one step further back."""
         product = self.multiply(factor.array)
-        if factor.guarded and product is not None and factor.array is not None and product is not factor.array:
-            product = jnp.where(factor.array == 0, 0, product)
-        return Factor(product, factor.guarded or self.selects)
+        if factor.taken is not None and product is not None:
+            # By where it was taken, not by where it is zero: a factor that only happens to be zero still moves.
+            product = jnp.where(factor.taken, product, 0)
+        if self.taken is None:
+            return Factor(product, factor.taken)
+        taken = jnp.broadcast_to(self.taken, shape)
+        return Factor(product, taken if factor.taken is None else taken & factor.taken)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,28 +44,30 @@ class Factor:
 
     Args:
         array: of shape s; None means ones.
-        guarded: whether its zeros may meet infinity or NaN, because of a selection.
+        taken: where a selection on the way takes this value, shape s; None where there is no selection.
     """
 
     array: Array | None
-    guarded: bool = False
+    taken: Array | None = None
 
     def plus(self, other: Factor, shape: tuple[int, ...], dtype: Any) -> Factor:
         """The sum, where two paths meet."""
         total = _ones(self.array, shape, dtype) + _ones(other.array, shape, dtype)
-        return Factor(total, self.guarded or other.guarded)
+        if self.taken is None or other.taken is None:
+            return Factor(total)
+        return Factor(total, self.taken | other.taken)
 
     def of(self, term: Term, shape: tuple[int, ...], dtype: Any) -> Term:
         """A term multiplied by the factor."""
         if self.array is None:
             return term
-        factor = _ones(self.array, shape, dtype)
-        scaled = term.scaled(factor)
-        if not self.guarded or scaled.weights is None:
+        scaled = term.scaled(_ones(self.array, shape, dtype))
+        if self.taken is None:
             return scaled
-        if term.weights is not None:
-            scaled = replace(scaled, weights=jnp.where(factor == 0, 0, scaled.weights))
-        return replace(scaled, guarded=True) if isinstance(scaled, Columns) else scaled
+        if isinstance(scaled, Columns):
+            columns = jnp.where(self.taken[..., None], scaled.product(), 0)
+            return Columns(scaled.rows, columns, None)
+        return replace(scaled, weights=jnp.where(self.taken, jnp.asarray(scaled.weights), 0))
 
 
 @dataclass(eq=False)
@@ -122,7 +128,7 @@ class Dual:
             factor = factors.pop(id(dual))
             if dual.terms is None and dual.shape == shape:
                 for source, chain in dual.sources:
-                    one = chain(factor)
+                    one = chain(factor, shape)
                     known = factors.get(id(source))
                     factors[id(source)] = one if known is None else known.plus(one, shape, dtype)
             else:
