@@ -93,7 +93,7 @@ class AbstractForwardBackend(AbstractBackend):
             return self.pushforward(f, x, seeds)
 
         values, columns = lax.map(one_chunk, chunk * jnp.arange(-(-dimension // chunk)))
-        columns = columns.reshape(-1, *columns.shape[2:])[:dimension]
+        columns = columns.reshape(columns.shape[0] * chunk, *columns.shape[2:])[:dimension]
         return values[0], jnp.moveaxis(columns, 0, -1)
 
 

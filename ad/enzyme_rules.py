@@ -21,7 +21,7 @@ from jax.extend.core import Literal
 from jax.lax import GatherScatterMode
 
 from .adtypes import Array
-from .equations import Body, bind, inlined_body, scan_operands
+from .equations import bind, inlined_body, scan_operands
 from .errors import DifferentiationError
 
 # The name under which `stop_gradient` survives until Enzyme sees it.
@@ -82,7 +82,7 @@ class Rewriter:
 
     def _step(self, equation: Any, values: list[Any], active: list[bool]) -> Results:
         name = equation.primitive.name
-        body = Body(equation.params["jaxpr"], ()) if name == "remat2" else inlined_body(equation)
+        body = inlined_body(equation)
         if body is not None:
             return self.run(body, values, active)
         if not any(active):

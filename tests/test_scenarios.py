@@ -29,7 +29,11 @@ REFUSALS = {
     "betainc in its shapes": (BACKENDS, "betainc"),
 }
 # Where JAX's own rules give NaN or infinity though the function has a derivative: backends and precisions.
-NOT_FINITE = {"quotient of small numbers": (BACKENDS, (np.float32,))}
+NOT_FINITE = {
+    "single where": (REVERSE, DTYPES),
+    "missing values": (REVERSE, DTYPES),
+    "quotient of small numbers": (BACKENDS, (np.float32,)),
+}
 
 # Compiling every cell takes minutes. Without DUALTAPE_ALL_SCENARIOS these are the traps, those of the tables above, and
 # every fourth of the others (of the censored delays, which take longest, every tenth).
