@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from jax.extend.core import Literal
 
 # Primitives that only evaluate the program in one of their parameters.
 _CALLS = {
@@ -28,9 +30,9 @@ class Body(NamedTuple):
     consts: Sequence[Any]
 
 
-def bind(equation: Any, values: Sequence[Any]) -> list[Any]:
-    """Evaluate one equation on values; usable under any transformation of JAX."""
-    parameters = equation.primitive.get_bind_params(equation.params)
+def bind(equation: Any, values: Sequence[Any], **changed: Any) -> list[Any]:
+    """Evaluate one equation on values, with some of its parameters changed; under any transformation of JAX."""
+    parameters = equation.primitive.get_bind_params({**equation.params, **changed})
     with equation.ctx.manager:
         result = equation.primitive.bind(*values, **parameters)
     return list(result) if equation.primitive.multiple_results else [result]
@@ -48,6 +50,26 @@ def inlined_body(equation: Any) -> Body | None:
         return None
     called = equation.params[key]
     return Body(called.jaxpr, called.consts) if hasattr(called, "consts") else Body(called, ())
+
+
+def evaluate(program: Any, arguments: Sequence[Any], apply: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+    """Walk a traced program.
+
+    Args:
+        program: with `jaxpr` and `consts`.
+        arguments: values for its inputs.
+        apply: from an equation and the values of its operands to its results; `bind` evaluates it as it is.
+    """
+    jaxpr = program.jaxpr
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*program.consts, *arguments), strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        results = apply(equation, [read(atom) for atom in equation.invars])
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
 
 
 def scan_operands(equation: Any) -> tuple[int, int]:

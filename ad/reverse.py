@@ -12,10 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Literal
 
 from .adtypes import AbstractReverseBackend, Array, Flat, FlatFunction, Pullback
-from .equations import bind, scan_operands
+from .equations import bind, evaluate, scan_operands
 
 # The body of a loop, `(carry, x) -> (carry, y)`, each a list of arrays.
 Body = Callable[[Any, Any], tuple[Any, Any]]
@@ -180,13 +179,11 @@ def _rematerialised(f: FlatFunction, x: Flat, remat: AbstractRematerialisation) 
 
 def _evaluate(closed: Any, remat: AbstractRematerialisation, *args: Any) -> list[Any]:
     """Run a traced program with its loops run by `remat`."""
-    jaxpr = closed.jaxpr
-    environment = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *args), strict=True))
-    for equation in jaxpr.eqns:
-        operands = [atom.val if isinstance(atom, Literal) else environment[atom] for atom in equation.invars]
-        run = _STRUCTURED.get(equation.primitive.name, _as_it_is)
-        environment.update(zip(equation.outvars, run(equation, remat, operands), strict=True))
-    return [atom.val if isinstance(atom, Literal) else environment[atom] for atom in jaxpr.outvars]
+
+    def apply(equation: Any, operands: list[Any]) -> list[Any]:
+        return _STRUCTURED.get(equation.primitive.name, _as_it_is)(equation, remat, operands)
+
+    return evaluate(closed, args, apply)
 
 
 def _as_it_is(equation: Any, remat: AbstractRematerialisation, operands: list[Any]) -> list[Any]:

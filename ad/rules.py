@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal, jaxpr_as_fun
 
-from .equations import Body, bind, inlined_body, shaped
+from .equations import Body, bind, evaluate, inlined_body, shaped
 
 Elementwise = Callable[..., Any]
 
@@ -148,42 +148,27 @@ def with_rules(f: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax
 
     def ruled(x: jax.Array) -> jax.Array:
         closed = jax.make_jaxpr(f)(x)
-        run = (
-            functools.partial(_evaluate, Body(closed.jaxpr, closed.consts))
-            if _has_match(closed.jaxpr)
-            else jaxpr_as_fun(closed)
-        )
-        return jnp.asarray(run(x)[0])
+        if not _has_match(closed.jaxpr):
+            return jnp.asarray(jaxpr_as_fun(closed)(x)[0])
+        return jnp.asarray(evaluate(closed, [x], _apply)[0])
 
     return ruled
 
 
-def _evaluate(closed: Body, *arguments: Any) -> list[Any]:
-    jaxpr = closed.jaxpr
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    values.update(zip(jaxpr.invars, arguments, strict=True))
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        operands = [read(atom) for atom in equation.invars]
-        rule, body = _match(equation), _called(equation)
-        if rule is not None:
-            free = [o for o, known in zip(operands, rule.known, strict=True) if known is None]
-            (result,) = equation.outvars
-            shape, dtype = shaped(result)
-            results = [jnp.broadcast_to(rule.replacement(*free), shape).astype(dtype)]
-        elif body is not None and _has_match(body.jaxpr):
-            results = _evaluate(body, *operands)
-        elif equation.primitive.name == "scan" and _has_match(equation.params["jaxpr"].jaxpr):
-            inner = equation.params["jaxpr"]
-            ruled = jax.make_jaxpr(functools.partial(_evaluate, Body(inner.jaxpr, inner.consts)))(*inner.in_avals)
-            results = bind(equation.replace(params={**equation.params, "jaxpr": ruled}), operands)
-        else:
-            results = bind(equation, operands)
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+def _apply(equation: Any, operands: list[Any]) -> list[Any]:
+    rule, body = _match(equation), _called(equation)
+    if rule is not None:
+        free = [o for o, known in zip(operands, rule.known, strict=True) if known is None]
+        (result,) = equation.outvars
+        shape, dtype = shaped(result)
+        return [jnp.broadcast_to(rule.replacement(*free), shape).astype(dtype)]
+    if body is not None and _has_match(body.jaxpr):
+        return evaluate(body, operands, _apply)
+    if equation.primitive.name == "scan" and _has_match(equation.params["jaxpr"].jaxpr):
+        inner = equation.params["jaxpr"]
+        ruled = jax.make_jaxpr(lambda *arguments: evaluate(inner, arguments, _apply))(*inner.in_avals)
+        return bind(equation.replace(params={**equation.params, "jaxpr": ruled}), operands)
+    return bind(equation, operands)
 
 
 def _match(equation: Any) -> Rule | None:

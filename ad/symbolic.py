@@ -19,6 +19,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from .adtypes import AbstractForwardBackend, Array, Flat, FlatFunction
+from .equations import bind
 from .errors import DifferentiationError
 
 if TYPE_CHECKING:
@@ -102,14 +103,6 @@ def active(value: Value) -> bool:
 def concrete(*values: Value) -> bool:
     """Whether values are known now, as numbers."""
     return not any(active(value) or isinstance(value, jax.core.Tracer) for value in values)
-
-
-def bind(equation: Any, values: Sequence[Value], **changed: Any) -> list[Any]:
-    """The results of an equation for arrays of JAX."""
-    parameters = equation.primitive.get_bind_params({**equation.params, **changed})
-    with equation.ctx.manager:
-        results = equation.primitive.bind(*values, **parameters)
-    return list(results) if equation.primitive.multiple_results else [results]
 
 
 class Interpreter:

@@ -18,7 +18,8 @@ import numpy as np
 import sympy
 from jax import lax
 
-from .symbolic import Interpreter, Symbols, Value, active, bind, concrete, refusal
+from .equations import bind
+from .symbolic import Interpreter, Symbols, Value, active, concrete, refusal
 from .symbolic_operations import ADD, ARITHMETIC, FUNCTIONS, MAXIMUM, MINIMUM, MULTIPLY, SELECT, STOP, UNEQUAL
 
 

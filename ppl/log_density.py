@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..ad.equations import shaped
 from ..ad.errors import NEEDS_NUMBERS
 from ..ad.host import at_numbers
 from ..ad.preparation import shapes_of
@@ -105,10 +106,7 @@ class ModelDensity:
         chosen = self.program.select(needed)
         depends = any(inputs & rest for inputs in chosen.dependencies())
         before, after = chosen.split(block)
-        shapes = tuple(
-            jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype)  # type: ignore[attr-defined]
-            for var in after.inputs[len(block) :]
-        )
+        shapes = tuple(jax.ShapeDtypeStruct(*shaped(var)) for var in after.inputs[len(block) :])
         density = ModelDensity(
             Coordinates({self.sites[i]: self.coordinates.shapes[self.sites[i]] for i in block}),
             after,

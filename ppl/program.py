@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.extend.core import JaxprEqn, Literal, Var
 
-from ..ad.equations import bind
+from ..ad.equations import bind, evaluate
 
 Atom = Var | Literal
 
@@ -50,7 +50,7 @@ class Program:
         """
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
         # Once more with calls to jitted functions spelled out, so that one equation is one operation.
-        flat = jax.make_jaxpr(lambda *args: _evaluate_inlined(closed, args))(*arguments)
+        flat = jax.make_jaxpr(lambda *args: evaluate(closed, args, _apply_inlined))(*arguments)
         jaxpr = flat.jaxpr
         program = cls((*jaxpr.constvars, *jaxpr.invars), tuple(jaxpr.eqns), tuple(jaxpr.outvars))
         return program, tuple(flat.consts), shapes
@@ -140,19 +140,7 @@ def _needed(equations: Sequence[JaxprEqn], outputs: Sequence[Atom]) -> tuple[Jax
     return tuple(reversed(kept))
 
 
-def _evaluate_inlined(closed: Any, arguments: Sequence[Any]) -> list[Any]:
-    jaxpr = closed.jaxpr
-    values: dict[Var, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    values.update(zip(jaxpr.invars, arguments, strict=True))
-
-    def read(atom: Atom) -> Any:
-        return atom.val if isinstance(atom, Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        operands = [read(v) for v in equation.invars]
-        if equation.primitive.name in ("jit", "pjit"):
-            results = _evaluate_inlined(equation.params["jaxpr"], operands)
-        else:
-            results = bind(equation, operands)
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(v) for v in jaxpr.outvars]
+def _apply_inlined(equation: Any, operands: list[Any]) -> list[Any]:
+    if equation.primitive.name in ("jit", "pjit"):
+        return evaluate(equation.params["jaxpr"], operands, _apply_inlined)
+    return bind(equation, operands)

@@ -47,7 +47,7 @@ def apply_elementwise(equation: Any, operands: list[Dual]) -> Dual:
     name = equation.primitive.name
     values = [operand.value for operand in operands]
     (value,) = bind(equation, values)
-    if name in _FLAT or (operands[0].is_active and name == "select_n" and not any(o.is_active for o in operands[1:])):
+    if name in _FLAT:
         return Dual(value)
     sources = []
     for i, operand in enumerate(operands):

@@ -26,6 +26,11 @@ def _dual(value: Any, columns: Any | None, rows: HostArray) -> Dual:
     return Dual(value) if columns is None else Dual(value, (Columns(rows, columns, None),))
 
 
+def _pairs(duals: Sequence[Dual], active: Sequence[bool], rows: HostArray) -> list[tuple[Any, Any]]:
+    """Values with their columns, None for those that do not depend on x: the form in which loops carry them."""
+    return [(jnp.asarray(d.value), d.columns(rows) if on else None) for d, on in zip(duals, active, strict=True)]
+
+
 def _active_carries(body: Callable[[list[Dual]], list[Dual]], init: Sequence[Dual], rows: HostArray) -> list[bool]:
     """Which carried values depend on x after some iterations: grown until nothing is added."""
     active = [dual.is_active for dual in init]
@@ -69,12 +74,11 @@ def _scan(equation: Any, operands: list[Dual], propagate: Propagate) -> list[Dua
     def body(carry: Any, arrays: Any) -> Any:
         carries = [_dual(value, columns, rows) for value, columns in carry]
         after, outputs = step(carries, [s.dual(a) for s, a in zip(sequences, arrays, strict=True)])
-        kept = [(dual.value, dual.columns(rows) if on else None) for dual, on in zip(after, active, strict=True)]
-        return kept, [(dual.value, dual.columns(rows) if dual.is_active else None) for dual in outputs]
+        return _pairs(after, active, rows), [
+            (dual.value, dual.columns(rows) if dual.is_active else None) for dual in outputs
+        ]
 
-    start = [
-        (jnp.asarray(dual.value), dual.columns(rows) if on else None) for dual, on in zip(init, active, strict=True)
-    ]
+    start = _pairs(init, active, rows)
     final, outputs = lax.scan(
         body,
         start,
@@ -135,11 +139,9 @@ def _while(equation: Any, operands: list[Dual], propagate: Propagate) -> list[Du
 
     def body(carry: Any) -> Any:
         after = step([_dual(value, columns, rows) for value, columns in carry])
-        return [(dual.value, dual.columns(rows) if on else None) for dual, on in zip(after, active, strict=True)]
+        return _pairs(after, active, rows)
 
-    start = [
-        (jnp.asarray(dual.value), dual.columns(rows) if on else None) for dual, on in zip(init, active, strict=True)
-    ]
+    start = _pairs(init, active, rows)
     final = lax.while_loop(unfinished, body, start)
     return [_dual(value, columns, rows) for value, columns in final]
 
@@ -160,10 +162,7 @@ def _cond(equation: Any, operands: list[Dual], propagate: Propagate) -> list[Dua
     def taken(branch: Any) -> Callable[[], Any]:
         def run() -> Any:
             results = propagate(branch.jaxpr, branch.consts, arguments)
-            return [
-                (jnp.asarray(dual.value), dual.columns(rows) if on else None)
-                for dual, on in zip(results, active, strict=True)
-            ]
+            return _pairs(results, active, rows)
 
         return run
 
