@@ -25,10 +25,8 @@ from .adtypes import (
     Choice,
     Measurement,
 )
-from .benchmarking import benchmark_gradients
 from .black_box import black_box
-from .checking import check_gradients
-from .enzyme import AutoEnzyme, AutoEnzymeForward
+from .enzyme.backend import AutoEnzyme, AutoEnzymeForward
 from .errors import DifferentiationError, PreparationError
 from .fastest import AutoFastest
 from .finite_difference import (
@@ -51,6 +49,8 @@ from .hessian import (
     prepare_hvp,
     value_gradient_and_hessian,
 )
+from .measuring.benchmarking import benchmark_gradients
+from .measuring.checking import check_gradients
 from .mixed import as_jax_function, differentiate_with
 from .operators import (
     PreparedDerivative,
@@ -76,7 +76,7 @@ from .routing import AutoByDimension, current_adtype, default_adtype, set_defaul
 from .rules import Rule, elementwise_rule, register_rule
 from .second_order import SecondOrder
 from .sparse import AutoSparse
-from .symbolic import AutoSymbolic
+from .symbolic.backend import AutoSymbolic
 from .tape import AutoTape
 from .taylor import taylor
 

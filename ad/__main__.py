@@ -15,12 +15,12 @@ from pathlib import Path
 
 import jax
 
-from .benchmarking import measure_gradients
+from .measuring.benchmarking import measure_gradients
+from .measuring.report import as_files, heading, tables
+from .measuring.usual import usual_backends
 from .naming import written
-from .report import as_files, heading, tables
 from .scenarios import catalogue
 from .scenarios.scenario import Scenario
-from .usual import usual_backends
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,12 +13,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from .adtypes import AbstractBackend, AbstractRule, Backend, Choice, Measurement, Problem
-from .agreement import Evaluated, rule_out
 from .errors import DifferentiationError
 from .forward import AutoForward
+from .measuring.agreement import Evaluated, rule_out
+from .measuring.timing import TimedLoop, compile_loop, time_together
 from .naming import duration, written
 from .reverse import AutoReverse
-from .timing import TimedLoop, compile_loop, time_together
 
 # What is tried where the user names no candidates: cheap to compile, and different in what they are good at.
 CANDIDATES: tuple[Backend, ...] = (AutoForward(), AutoReverse())

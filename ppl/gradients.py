@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ad import benchmarking, checking
 from ..ad.adtypes import AbstractADType, AbstractBackend
-from ..ad.benchmark_results import GradientBenchmark
+from ..ad.measuring import benchmarking, checking
+from ..ad.measuring.results import GradientBenchmark
+from ..ad.measuring.verdicts import GradientCheck, Verdict
 from ..ad.naming import written
 from ..ad.scenarios.scenario import Scenario
-from ..ad.verdicts import GradientCheck, Verdict
 from .checks import check_given, check_sampleable
 from .initialization import ATTEMPTS, RADIUS, check_initial_values
 from .interpreters import discover, unconstrain

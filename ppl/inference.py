@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from ..ad.adtypes import AbstractADType, check_adtype
-from ..ad.auditing import auditing
+from ..ad.measuring.auditing import auditing
 from ..ad.routing import default_adtype
 from ..samplers.base import AbstractKernel, AbstractSampler
 from ..samplers.chains import Draws, Settings, run_chains

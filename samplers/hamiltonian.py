@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..ad.adtypes import AbstractADType, check_adtype
-from ..ad.auditing import Audit, second_opinion
 from ..ad.gradient import PreparedGradient, prepare_gradient
+from ..ad.measuring.auditing import Audit, second_opinion
 from ..ad.naming import written
 from .base import AbstractKernel, Array, BlockReport, Constants, Target, block_name
 from .integrators import Point, leapfrog

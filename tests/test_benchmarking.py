@@ -14,12 +14,12 @@ import pytest
 from dualtape import model, rv
 from dualtape.ad import AbstractReverseBackend, AutoForward, AutoReverse, DifferentiationError
 from dualtape.ad import __main__ as program
-from dualtape.ad.benchmark_results import Cell, GradientBenchmark, Outcome, geometric_mean, memory
-from dualtape.ad.benchmarking import benchmark_gradients, measure_gradients
+from dualtape.ad.measuring.benchmarking import benchmark_gradients, measure_gradients
+from dualtape.ad.measuring.results import Cell, GradientBenchmark, Outcome, geometric_mean, memory
+from dualtape.ad.measuring.timing import Timing
+from dualtape.ad.measuring.usual import BASELINE, usual_backends
 from dualtape.ad.naming import duration, storage, written
 from dualtape.ad.scenarios.scenario import Scenario
-from dualtape.ad.timing import Timing
-from dualtape.ad.usual import BASELINE, usual_backends
 from dualtape.ppl import gradients
 from jax import lax
 

@@ -10,9 +10,9 @@ import numpyro.distributions as dist
 import pytest
 from dualtape import model, plate, rv
 from dualtape.ad import AbstractReverseBackend, AutoForward, AutoReverse
-from dualtape.ad.checking import MOST_COORDINATES, check_gradients, examine_gradients
-from dualtape.ad.verdicts import Verdict
-from dualtape.ad.yardstick import agree, finite_difference, host_function
+from dualtape.ad.measuring.checking import MOST_COORDINATES, check_gradients, examine_gradients
+from dualtape.ad.measuring.verdicts import Verdict
+from dualtape.ad.measuring.yardstick import agree, finite_difference, host_function
 from dualtape.ppl import gradients
 from jax import lax
 

@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 import pytest
 from dualtape import HMC, NUTS, AutoForward, AutoReverse, model, rv, sample
 from dualtape.ad import DifferentiationError, prepare_gradient, value_and_gradient
-from dualtape.ad.enzyme import AutoEnzyme, AutoEnzymeForward
+from dualtape.ad.enzyme.backend import AutoEnzyme, AutoEnzymeForward
 from jax import lax
 from jax.scipy import special
 

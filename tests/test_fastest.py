@@ -20,7 +20,7 @@ from dualtape.ad import (
 )
 from dualtape.ad import fastest as module
 from dualtape.ad.fastest import AutoFastest
-from dualtape.ad.timing import Timing, compile_loop, time_together
+from dualtape.ad.measuring.timing import Timing, compile_loop, time_together
 from jax import lax
 
 

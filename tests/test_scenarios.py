@@ -11,10 +11,10 @@ import pytest
 from dualtape.ad import AutoForward, AutoReverse
 from dualtape.ad.errors import DifferentiationError
 from dualtape.ad.gradient import prepare_gradient
+from dualtape.ad.measuring.verdicts import Verdict
 from dualtape.ad.scenarios import catalogue
 from dualtape.ad.scenarios.reference import Refusal, judge, reference_gradient, try_adtype
 from dualtape.ad.scenarios.scenario import cast, exact
-from dualtape.ad.verdicts import Verdict
 
 BACKENDS = (AutoForward(), AutoForward(chunk_size=1), AutoReverse())
 FORWARD, REVERSE = BACKENDS[:2], BACKENDS[2:]

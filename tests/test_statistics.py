@@ -287,12 +287,15 @@ def test_gibbs_on_a_dependent_support_has_the_exact_means_end_to_end():
     assert (np.asarray(result["posterior"]["y"]) < np.asarray(result["posterior"]["x"])).all()
 
 
+# A block's fixed step is long for the few draws whose other block is far out in its tail: a divergence is no surprise
+# there, how many there are depends on the last bits of the arithmetic, and this test asks about something else.
+@pytest.mark.filterwarnings("ignore:.*ended in a divergence:dualtape.SamplingWarning")
 @pytest.mark.parametrize(
     "sampler",
     [
         NUTS(),
         HMC(0.2, 5),
-        Gibbs({"s": NUTS(target_acceptance=0.95), "m": NUTS()}),
+        Gibbs({"s": NUTS(target_acceptance=0.95), "m": NUTS(target_acceptance=0.95)}),
         Gibbs({"m": HMC(0.2, 5, adtype=AutoForward(chunk_size=1)), "s": HMC(0.2, 5, adtype=AutoReverse())}),
     ],
     ids=["NUTS", "HMC", "Gibbs of NUTS", "Gibbs of HMC"],

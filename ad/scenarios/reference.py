@@ -11,8 +11,8 @@ import numpy as np
 from ..adtypes import AbstractADType
 from ..errors import DifferentiationError
 from ..gradient import prepare_gradient
-from ..verdicts import Verdict
-from ..yardstick import HostArray, finite_difference, host_function, tolerance
+from ..measuring.verdicts import Verdict
+from ..measuring.yardstick import HostArray, finite_difference, host_function, tolerance
 from .scenario import Scenario, cast
 
 

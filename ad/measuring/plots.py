@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from .benchmark_results import GradientBenchmark
+    from .results import GradientBenchmark
 
 # Colours that remain different for colour-blind readers (Okabe and Ito 2008); light boxes under darker points.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
@@ -35,7 +35,7 @@ def plot_benchmark(benchmark: GradientBenchmark, path: Any) -> None:
         raise ImportError(
             "plotting a benchmark needs matplotlib, which is not installed: pip install matplotlib."
         ) from error
-    from .benchmark_results import memory, seconds
+    from .results import memory, seconds
 
     rows = [row for row in benchmark.summary() if row.covered]
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(benchmark.adtypes)}

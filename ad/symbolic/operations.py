@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import sympy
 from jax import lax
 
-from .errors import DifferentiationError
+from ..errors import DifferentiationError
 
 Slope = Callable[..., Any] | None
 

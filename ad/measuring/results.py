@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .naming import duration, storage
+from ..naming import duration, storage
 from .timing import Timing
 
 WIDTH = 100

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from .adtypes import Backend
-from .errors import DifferentiationError
-from .naming import written
+from ..adtypes import Backend
+from ..errors import DifferentiationError
+from ..naming import written
 from .timing import TimedLoop
 from .yardstick import HostArray, Slope, finite_difference, tolerance
 

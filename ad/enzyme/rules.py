@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 from jax.lax import GatherScatterMode
 
-from .adtypes import Array
-from .equations import bind, inlined_body, scan_operands
-from .errors import DifferentiationError
+from ..adtypes import Array
+from ..equations import bind, inlined_body, scan_operands
+from ..errors import DifferentiationError
 
 # The name under which `stop_gradient` survives until Enzyme sees it.
 STOP = "dualtape_stop_gradient"

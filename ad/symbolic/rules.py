@@ -1,6 +1,6 @@
 """How each primitive of JAX acts on arrays of symbols.
 
-Elementwise primitives are in `symbolic_operations`; here are those that move, reduce, multiply and call. This module
+Elementwise primitives are in `operations`; here are those that move, reduce, multiply and call. This module
 needs SymPy; `symbolic` loads it when it is first used.
 """
 
@@ -18,9 +18,9 @@ import numpy as np
 import sympy
 from jax import lax
 
-from .equations import bind
-from .symbolic import Interpreter, Symbols, Value, active, concrete, refusal
-from .symbolic_operations import ADD, ARITHMETIC, FUNCTIONS, MAXIMUM, MINIMUM, MULTIPLY, SELECT, STOP, UNEQUAL
+from ..equations import bind
+from .backend import Interpreter, Symbols, Value, active, concrete, refusal
+from .operations import ADD, ARITHMETIC, FUNCTIONS, MAXIMUM, MINIMUM, MULTIPLY, SELECT, STOP, UNEQUAL
 
 
 def _select(interpreter: Interpreter, condition: Value, then: Value, other: Value, dtype: Any) -> Symbols:

@@ -1,7 +1,7 @@
 """Symbolic differentiation: the traced program written out in scalars, differentiated by SymPy, and run in JAX again.
 
 The program of f is taken apart operation by operation. What does not depend on x stays with JAX, and its results enter
-as symbols; what does becomes scalar operations (`symbolic_program`). Loops of known length are unrolled.
+as symbols; what does becomes scalar operations (`program`). Loops of known length are unrolled.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from .adtypes import AbstractForwardBackend, Array, Flat, FlatFunction
-from .equations import bind
-from .errors import DifferentiationError
+from ..adtypes import AbstractForwardBackend, Array, Flat, FlatFunction
+from ..equations import bind
+from ..errors import DifferentiationError
 
 if TYPE_CHECKING:
-    from .symbolic_program import Program
+    from .program import Program
 
 # An array of scalars that depend on x, as SymPy expressions; everything else is an array or tracer of JAX.
 Symbols = np.ndarray[Any, Any]
@@ -70,7 +70,7 @@ class AutoSymbolic(AbstractForwardBackend):
                 "AutoSymbolic needs SymPy; install it with pip install 'dualtape[symbolic]', "
                 "or use adtype=AutoForward() or AutoReverse()"
             )
-        from .symbolic_program import Program
+        from .program import Program
 
         traced, result = jax.make_jaxpr(f, return_shape=True)(jax.ShapeDtypeStruct(x.shape, x.dtype))
         program = Program(self.max_operations)
@@ -114,10 +114,10 @@ class Interpreter:
     """
 
     def __init__(self, program: Program, dtype: Any):
-        from . import symbolic_operations, symbolic_rules
+        from . import operations, rules
 
-        self.program, self.dtype, self.rules = program, dtype, symbolic_rules
-        self.operations = {**symbolic_operations.FUNCTIONS, **symbolic_operations.ARITHMETIC}
+        self.program, self.dtype, self.rules = program, dtype, rules
+        self.operations = {**operations.FUNCTIONS, **operations.ARITHMETIC}
         self._entered: dict[int, tuple[Any, Symbols]] = {}
 
     def run(self, traced: Any, arguments: Sequence[Value]) -> list[Value]:

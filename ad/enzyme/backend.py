@@ -1,6 +1,6 @@
 """Enzyme: the program is differentiated as compiler code, in StableHLO, by the compiler plugin of that name.
 
-A function is brought into a form that Enzyme differentiates (`enzyme_rules`), written out as StableHLO, transformed by
+A function is brought into a form that Enzyme differentiates (`rules`), written out as StableHLO, transformed by
 Enzyme when it is prepared, and put back as one operation. What does not depend on `x` stays outside, is not
 differentiated, and comes in as an argument.
 """
@@ -20,10 +20,10 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Literal, jaxpr_as_fun, subjaxprs
 
-from .adtypes import AbstractForwardBackend, AbstractReverseBackend, Array, Flat, FlatFunction, Pullback
-from .enzyme_rules import STOP, Rewriter
-from .equations import bind
-from .errors import DifferentiationError
+from ..adtypes import AbstractForwardBackend, AbstractReverseBackend, Array, Flat, FlatFunction, Pullback
+from ..equations import bind
+from ..errors import DifferentiationError
+from .rules import STOP, Rewriter
 
 OLDEST_ENZYME = (0, 0, 16)
 # Tangents carried in one pass of forward mode when the user names no chunk.
@@ -283,7 +283,7 @@ def _differentiated(
     return derivative
 
 
-# The marks of `enzyme_rules.stop_gradient` in StableHLO: a custom call, with its operand and its type.
+# The marks of `rules.stop_gradient` in StableHLO: a custom call, with its operand and its type.
 _STOPPED = rf"stablehlo\.custom_call @{STOP}\((%[\w#]+)\) \{{.*?\}} : (\(.*?\) -> tensor<.*?>)"
 
 

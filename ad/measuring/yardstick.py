@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from .preparation import scalar
+from ..preparation import scalar
 
 HostArray = np.ndarray[Any, Any]
 HostFunction = Callable[[HostArray], float]

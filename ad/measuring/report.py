@@ -15,13 +15,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from .benchmark_results import Cell, GradientBenchmark, Outcome, geometric_mean
-from .forward import AutoForward
-from .gradient import gradient_problem
-from .naming import written
-from .reverse import AutoReverse
-from .routing import AutoByDimension
-from .scenarios.scenario import Scenario
+from ..forward import AutoForward
+from ..gradient import gradient_problem
+from ..naming import written
+from ..reverse import AutoReverse
+from ..routing import AutoByDimension
+from ..scenarios.scenario import Scenario
+from .results import Cell, GradientBenchmark, Outcome, geometric_mean
 
 # Up to here forward mode should earn the default.
 FEW = 20

@@ -10,11 +10,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .adtypes import Array, Backend, Choice
-from .finite_difference import AutoFiniteDiff
-from .forward import AutoForward
-from .gradient import Function, PreparedGradient, gradient_problem
-from .reverse import AutoReverse
+from ..adtypes import Array, Backend, Choice
+from ..finite_difference import AutoFiniteDiff
+from ..forward import AutoForward
+from ..gradient import Function, PreparedGradient, gradient_problem
+from ..reverse import AutoReverse
 
 _wanted: ContextVar[bool] = ContextVar("dualtape_audit", default=False)
 

@@ -19,8 +19,8 @@ import numpy as np
 import sympy
 from jax import lax
 
-from .errors import DifferentiationError
-from .symbolic_operations import ARITHMETIC, CUSTOM, SELECT, Condition
+from ..errors import DifferentiationError
+from .operations import ARITHMETIC, CUSTOM, SELECT, Condition
 
 Atom = Any  # a SymPy symbol, number or truth value
 

@@ -11,14 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from .adtypes import AbstractADType, check_adtype
+from ..adtypes import AbstractADType, check_adtype
+from ..errors import DifferentiationError
+from ..gradient import prepare_gradient
+from ..naming import written
+from ..scenarios.reference import Reference, judge, reference_gradient
+from ..scenarios.scenario import Scenario
 from .agreement import Evaluated
-from .benchmark_results import Cell, GradientBenchmark, Outcome
-from .errors import DifferentiationError
-from .gradient import prepare_gradient
-from .naming import written
-from .scenarios.reference import Reference, judge, reference_gradient
-from .scenarios.scenario import Scenario
+from .results import Cell, GradientBenchmark, Outcome
 from .timing import TimedLoop, compile_loop, time_together
 from .usual import BASELINE, usual_backends
 from .verdicts import Verdict

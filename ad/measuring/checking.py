@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from .adtypes import AbstractADType, check_adtype
-from .errors import DifferentiationError
-from .forward import AutoForward
-from .gradient import prepare_gradient
-from .naming import written
-from .reverse import AutoReverse
+from ..adtypes import AbstractADType, check_adtype
+from ..errors import DifferentiationError
+from ..forward import AutoForward
+from ..gradient import prepare_gradient
+from ..naming import written
+from ..reverse import AutoReverse
 from .verdicts import Comparison, GradientCheck, Verdict, advice
 from .yardstick import HostArray, finite_difference, host_function, tolerance
 

@@ -1,0 +1,1 @@
+"""Differentiation by Enzyme, of the compiled program instead of the traced one."""
