@@ -46,7 +46,7 @@ bench: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/leapfrog.py
 
-# Every AD backend on the catalogue of gradient scenarios; results in bench-ad-output/. It takes about half an hour.
+# Every AD backend on the catalogue of gradient scenarios; results in bench-ad-output/. It takes ten to twenty minutes.
 bench-ad: setup
 	$(BIN)/python -m dualtape.ad --output bench-ad-output
 

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .naming import Written
+
 Array = jax.Array
 Scalar = jax.Array
 Flat = jax.Array
@@ -24,7 +26,7 @@ FlatFunction = Callable[[Flat], Array]
 Pullback = Callable[[Array], Array]
 
 
-class AbstractADType(abc.ABC):
+class AbstractADType(Written, abc.ABC):
     """A way to differentiate. Every subclass is a backend or a rule."""
 
 
@@ -194,4 +196,14 @@ def check_adtype(adtype: object, argument: str = "adtype") -> Backend | Abstract
     raise TypeError(
         f"{argument} must be an adtype such as AutoForward(), AutoReverse() or AutoByDimension(20), "
         f"got {adtype!r}{hint}."
+    )
+
+
+def check_chunk_size(chunk_size: object, adtype: str) -> None:
+    """Raise ValueError naming `adtype` and the remedy unless `chunk_size` is a positive integer or None."""
+    if chunk_size is None or (isinstance(chunk_size, int) and not isinstance(chunk_size, bool) and chunk_size > 0):
+        return
+    raise ValueError(
+        f"{adtype}: chunk_size must be a positive integer or None, got {chunk_size!r}; "
+        f"use {adtype}() to let it be chosen."
     )

@@ -17,7 +17,7 @@ from .errors import DifferentiationError
 from .forward import AutoForward
 from .measuring.agreement import Evaluated, rule_out
 from .measuring.timing import TimedLoop, compile_loop, time_together
-from .naming import duration, written
+from .naming import duration
 from .reverse import AutoReverse
 
 # What is tried where the user names no candidates: cheap to compile, and different in what they are good at.
@@ -72,9 +72,10 @@ _DRAWS = (
 class AutoFastest(AbstractRule):
     """The fastest correct backend, found by timing the candidates on this very function.
 
-    Each candidate is compiled into a loop of evaluations (see `timing`), compared with the others at several points
-    and, where they disagree, with finite differences; the fastest of those that remain is taken, and a tie within 3 %
-    goes to the one listed first. The choice records every measurement. It costs about a second for a small model.
+    Each candidate is compiled into a loop of evaluations of what is asked for, a gradient, a Jacobian or a product with
+    one (see `timing`), compared with the others at several points and, where they disagree, with finite differences;
+    the fastest of those that remain is taken, and a tie within 3 % goes to the one listed first. The choice records
+    every measurement. It costs about a second for a small model.
 
     Where the arguments are shapes only, as they are for samplers, the points are drawn with a fixed seed, and the
     constants are drawn too: floating-point ones near 1, integers 0, Booleans true.
@@ -105,7 +106,7 @@ class AutoFastest(AbstractRule):
         if not self.candidates or len(set(self.candidates)) < len(self.candidates):
             raise ValueError(
                 f"AutoFastest: candidates must be different backends, at least one, got {self.candidates!r}; "
-                f"AutoFastest() compares {' and '.join(map(written, CANDIDATES))}."
+                f"AutoFastest() compares {' and '.join(map(repr, CANDIDATES))}."
             )
         object.__setattr__(self, "candidates", tuple(self.candidates))
 
@@ -119,8 +120,8 @@ class AutoFastest(AbstractRule):
         if _is_traced(problem.arguments):
             raise DifferentiationError(
                 f"{problem.subject}: AutoFastest times its candidates, which is impossible while JAX traces the "
-                f"program around it; prepare the gradient before, with prepare_gradient(f, AutoFastest(), x) outside "
-                f"of jit, vmap, grad and scan, or name a backend such as AutoReverse()."
+                f"program around it; prepare the gradient before, outside of jit, vmap, grad and scan, and name what "
+                f"was chosen, adtype=prepare_gradient(f, AutoFastest(), x).adtype, or a backend such as AutoReverse()."
             )
         candidates = CANDIDATES if self.candidates is None else self.candidates
         verdicts: dict[Backend, str] = {}
@@ -145,13 +146,13 @@ class AutoFastest(AbstractRule):
             chosen = next(iter(loops))
             verdicts |= dict.fromkeys(loops, "finite at none of the points tried")
             reason = (
-                f"not measured: value and gradient were finite at none of {len(_DRAWS)} points drawn for it; the first "
-                f"candidate"
+                f"not measured: value and derivative were finite at none of {len(_DRAWS)} points drawn for it; "
+                f"the first candidate"
             )
             return Choice(chosen, reason, _measurements(candidates, verdicts, {}))
         alive = dict(loops)
         for point in points:
-            for candidate, verdict in rule_out(alive, point, problem.subject).items():
+            for candidate, verdict in rule_out(alive, point, problem).items():
                 verdicts[candidate] = verdict
                 del alive[candidate]
         timings = time_together(list(alive.values()), *points[0], target=_SECONDS_PER_REPETITION)
@@ -163,9 +164,9 @@ class AutoFastest(AbstractRule):
 
 def _reason(chosen: Backend, seconds: dict[Backend, float], verdicts: dict[Backend, str]) -> str:
     order = sorted(seconds, key=lambda candidate: (candidate is not chosen, seconds[candidate]))
-    times = ", ".join(f"{written(candidate)} {duration(seconds[candidate])}" for candidate in order)
+    times = ", ".join(f"{candidate!r} {duration(seconds[candidate])}" for candidate in order)
     tie = ", a tie within the noise" if min(seconds.values()) < seconds[chosen] else ""
-    out = "".join(f"; {written(candidate)} {verdict}" for candidate, verdict in verdicts.items())
+    out = "".join(f"; {candidate!r} {verdict}" for candidate, verdict in verdicts.items())
     which = f"fastest of {len(seconds)} measured" if len(seconds) > 1 else "the only correct candidate"
     return f"{which}: {times}{tie}{out}"
 
@@ -175,7 +176,7 @@ def _measurements(
 ) -> tuple[Measurement, ...]:
     untimed = "not measured: nothing to compare it with"
     return tuple(
-        Measurement(written(c), seconds.get(c), "correct" if c in seconds else verdicts.get(c, untimed))
+        Measurement(repr(c), seconds.get(c), "correct" if c in seconds else verdicts.get(c, untimed))
         for c in candidates
     )
 
@@ -186,7 +187,7 @@ def _is_traced(arguments: Any) -> bool:
 
 
 def _usable_points(problem: Problem, loops: dict[Backend, TimedLoop]) -> list[tuple[Any, ...]]:
-    """Some points `(x, *constants)` at which at least one candidate has a finite value and gradient."""
+    """Some points `(x, *constants)` at which at least one candidate has a finite value and derivative."""
     usable: list[tuple[Any, ...]] = []
     for point in _points(problem.arguments):
         if any(Evaluated.attempt(loop, point).finite for loop in loops.values()):

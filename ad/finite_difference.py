@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import jaxpr_as_fun, subjaxprs
+from jax.extend.core import jaxpr_as_fun
 
-from .adtypes import AbstractForwardBackend, Array, Flat, FlatFunction
+from .adtypes import AbstractForwardBackend, Array, Flat, FlatFunction, check_chunk_size
+from .complex_step import calls_out, evaluate_complex
 from .errors import DifferentiationError
+from .naming import Written
+from .nesting import holds_mark, marked
 
 # Tangents whose points are evaluated at once when the user names no chunk.
 DEFAULT_CHUNK_SIZE = 32
@@ -39,12 +42,12 @@ class Program:
     @cached_property
     def one_by_one(self) -> bool:
         """Whether it calls Python, or foreign code, that takes no batches."""
-        return _calls_out(self.closed.jaxpr)
+        return calls_out(self.closed.jaxpr)
 
     def __call__(self, x: Flat) -> Array:
         """The value at one point."""
-        value: Array = jaxpr_as_fun(self.closed)(x)[0]
-        return value
+        # A result that does not depend on x may be a literal, which is no array.
+        return jnp.asarray(jaxpr_as_fun(self.closed)(x)[0], self.closed.out_avals[0].dtype)
 
     def map(self, function: Callable[[Array], Array], points: Array) -> Array:
         """`function`, which evaluates this program, over the first dimension of `points`."""
@@ -52,16 +55,16 @@ class Program:
         return mapped
 
 
-def _calls_out(jaxpr: Any) -> bool:
-    for equation in jaxpr.eqns:
-        foreign = equation.primitive.name in ("pure_callback", "io_callback", "ffi_call")
-        if foreign and equation.params.get("vmap_method") in (None, "sequential"):
-            return True
-    return any(_calls_out(inner) for inner in subjaxprs(jaxpr))
+class AbstractScheme(Written, abc.ABC):
+    """How to differentiate a function along a line.
 
+    Args:
+        loops: whether its evaluations are in a loop of unknown length.
+        nests: whether it can differentiate a derivative that it took itself.
+    """
 
-class AbstractScheme(abc.ABC):
-    """How to differentiate a function along a line."""
+    loops: ClassVar[bool] = False
+    nests: ClassVar[bool] = True
 
     @abc.abstractmethod
     def derivative(self, program: Program, x: Flat, direction: Flat, value: Array) -> Array:
@@ -86,6 +89,8 @@ class ForwardDifference(AbstractScheme):
 
     Source: Dennis and Schnabel (1983), "Numerical Methods for Unconstrained Optimization", section 5.4.
     """
+
+    nests: ClassVar[bool] = False  # the error of one difference is as large as the next one
 
     def derivative(self, program: Program, x: Flat, direction: Flat, value: Array) -> Array:
         """See `AbstractScheme.derivative`."""
@@ -152,6 +157,8 @@ class Ridders(AbstractScheme):
 
     Source: Ridders (1982), "Accurate computation of F'(x) and F'(x)F''(x)"; noise and contradiction are additions.
     """
+
+    loops: ClassVar[bool] = True
 
     tolerance: float | None = None
     max_rows: int = 14
@@ -222,9 +229,13 @@ class ComplexStep(AbstractScheme):
     Source: Squire and Trapp (1998), "Using complex variables to estimate derivatives of real functions".
     """
 
+    nests: ClassVar[bool] = False
+
     def derivative(self, program: Program, x: Flat, direction: Flat, value: Array) -> Array:
         """See `AbstractScheme.derivative`. Raises a DifferentiationError naming an operation that is not analytic."""
-        result = _evaluate(program.closed.jaxpr, program.closed.consts, [lax.complex(x, _IMAGINARY * direction)])[0]
+        result = evaluate_complex(
+            program.closed.jaxpr, program.closed.consts, [lax.complex(x, _IMAGINARY * direction)]
+        )[0]
         if not jnp.iscomplexobj(result):
             return jnp.zeros_like(value)
         return jnp.where(jnp.isnan(value), jnp.nan, jnp.imag(result) / _IMAGINARY)
@@ -249,6 +260,8 @@ class AutoFiniteDiff(AbstractForwardBackend):
 
     Raises:
         TypeError, ValueError: on a scheme that is none, a size that is not positive.
+        DifferentiationError: where it differentiates in float16 or bfloat16, or, with a scheme that cannot, a
+            derivative of its own.
     """
 
     scheme: AbstractScheme = Ridders()
@@ -265,17 +278,23 @@ class AutoFiniteDiff(AbstractForwardBackend):
             raise ValueError(
                 f"AutoFiniteDiff: typical_size must be a positive number, got {self.typical_size!r}; the default is 1."
             )
-        size = self.chunk_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ValueError(
-                f"AutoFiniteDiff: chunk_size must be a positive integer or None, got {size!r}; "
-                f"use AutoFiniteDiff() to let it be chosen."
-            )
+        check_chunk_size(self.chunk_size, "AutoFiniteDiff")
 
     def pushforward(self, f: FlatFunction, x: Flat, tangents: Array) -> tuple[Array, Array]:
         """See `AbstractForwardBackend.pushforward`."""
-        program = Program(jax.make_jaxpr(f)(x))
+        program, scheme = Program(jax.make_jaxpr(f)(x)), type(self.scheme).__name__
+        if not self.scheme.nests and holds_mark(program.closed.jaxpr, scheme):
+            raise DifferentiationError(
+                f"AutoFiniteDiff({scheme}()) cannot differentiate a derivative that it took itself; use AutoForward() "
+                f"around it, as in SecondOrder(AutoForward(), AutoFiniteDiff({scheme}())), or AutoFiniteDiff() for both"
+            )
         value = program(x)
+        coarse = next((dtype for dtype in (x.dtype, value.dtype) if jnp.finfo(dtype).bits < 32), None)
+        if coarse is not None:
+            raise DifferentiationError(
+                f"AutoFiniteDiff cannot take differences in {coarse}, which has too few digits for them; compute in "
+                f"float32 or float64, with x.astype(jnp.float32), or use adtype=AutoForward() or AutoReverse()"
+            )
         size = jnp.maximum(jnp.abs(x), self.typical_size)
 
         def along(tangent: Array) -> Array:
@@ -283,7 +302,7 @@ class AutoFiniteDiff(AbstractForwardBackend):
             # The next power of two, by which division is exact. A zero tangent may take any.
             extent = jnp.where(extent > 0, extent / jnp.frexp(extent)[0], 1)
             slope = self.scheme.derivative(program, x, tangent / extent, value)
-            return slope * extent.astype(value.dtype)
+            return marked(slope * extent.astype(value.dtype), scheme, self.scheme.loops)
 
         return value, program.map(along, tangents)
 
@@ -310,90 +329,3 @@ def _extrapolated(quotient: Array, previous: Array, ratio: float) -> tuple[Array
         error = jnp.maximum(jnp.abs(row[j] - row[j - 1]), jnp.abs(row[j] - previous[j - 1]))
         errors.append(jnp.where(jnp.isnan(error), jnp.inf, error))
     return jnp.stack(row), jnp.stack(errors)
-
-
-# What complex numbers pass through unchanged in meaning: analytic functions, and the moving about of numbers.
-_ANALYTIC = frozenset([
-    "neg", "add", "add_any", "sub", "mul", "div", "square", "integer_pow", "sqrt", "rsqrt", "exp", "exp2", "expm1",
-    "log", "log1p", "logistic", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh",
-    "atanh", "copy", "copy_p", "broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev",
-    "concatenate", "stack", "unstack", "tile", "split", "slice", "dynamic_slice", "dynamic_update_slice", "gather",
-    "pad", "select_n", "reduce_sum", "reduce_prod", "cumsum", "cumprod", "dot_general",
-])  # fmt: skip
-# Programs inside a program, run once as they are.
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call")
-
-
-def _evaluate(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
-    """The results of a program of which some arguments are complex: real again where they do not depend on those."""
-    values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments), strict=True))
-
-    def read(atom: Any) -> Any:
-        return jnp.asarray(atom.val, atom.aval.dtype) if hasattr(atom, "val") else values[atom]
-
-    for equation in jaxpr.eqns:
-        results = _apply(equation, [read(atom) for atom in equation.invars])
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _apply(equation: Any, inputs: list[Any]) -> list[Any]:
-    """One operation. Numbers that depend on the argument are complex, and no others are."""
-    primitive, params = equation.primitive, equation.params
-    name = primitive.name
-    if not any(map(jnp.iscomplexobj, inputs)):
-        result = primitive.bind(*inputs, **primitive.get_bind_params(params))
-        return list(result) if primitive.multiple_results else [result]
-    if name in _ANALYTIC:
-        typed = {"preferred_element_type": None} if name == "dot_general" else {}
-        result = primitive.bind(*map(_complex, inputs), **{**params, **typed})
-        return list(result) if primitive.multiple_results else [result]
-    if name in _CALLS:
-        inner = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
-        program, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
-        if name != "custom_jvp_call" or not _calls_out(program):
-            return _evaluate(program, consts, inputs)
-        name = "pure_callback"  # a black box
-    if name == "convert_element_type" and jnp.issubdtype(params["new_dtype"], jnp.floating):
-        return [inputs[0].astype(jnp.result_type(params["new_dtype"], jnp.complex64))]
-    if name == "pow" and not jnp.iscomplexobj(inputs[1]):
-        # Not by logarithms, which would lose a negative base to their branch cut.
-        base, exponent = jnp.real(inputs[0]), inputs[1]
-        return [lax.complex(base**exponent, jnp.imag(inputs[0]) * exponent * base ** (exponent - 1))]
-    if name == "stop_gradient":
-        return [jnp.real(inputs[0])]
-    if name == "scan":
-        return _scan(equation, inputs)
-    raise DifferentiationError(
-        f"AutoFiniteDiff(ComplexStep()) cannot pass `{name}`, which is not among the analytic operations it knows; "
-        f"use AutoFiniteDiff() or AutoForward()"
-    )
-
-
-def _complex(number: Any) -> Any:
-    """Floating-point numbers as complex ones; integers, say indices, as they are."""
-    real = jnp.issubdtype(number.dtype, jnp.floating)
-    return lax.complex(number, jnp.zeros_like(number)) if real else number
-
-
-def _scan(equation: Any, inputs: list[Any]) -> list[Any]:
-    """`lax.scan` with complex numbers: what the body makes complex of its carry is so from the start."""
-    params, inner = equation.params, equation.params["jaxpr"]
-    program, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
-    # The equation names its parts differently in each JAX; what the body sees whole is not stacked.
-    carried = sum(a.aval.shape == b.aval.shape for a, b in zip(equation.outvars, program.outvars, strict=True))
-    rest = sum(a.aval.shape == b.aval.shape for a, b in zip(equation.invars, program.invars, strict=True))
-    constants, carry, stacked = inputs[: rest - carried], inputs[rest - carried : rest], inputs[rest:]
-
-    def body(carry: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
-        results = _evaluate(program, consts, [*constants, *carry, *slices])
-        new = [_complex(b) if jnp.iscomplexobj(a) else b for a, b in zip(carry, results[: len(carry)], strict=True)]
-        return new, results[len(carry) :]
-
-    slices = [jax.ShapeDtypeStruct(numbers.shape[1:], numbers.dtype) for numbers in stacked]
-    before: list[Any] = []
-    while before != (before := [number.dtype for number in carry]):
-        after: Any = jax.eval_shape(body, carry, slices)[0]
-        carry = [_complex(a) if a.dtype != b.dtype else a for a, b in zip(carry, after, strict=True)]
-    carry, results = lax.scan(body, carry, stacked, params["length"], params["reverse"], params["unroll"])
-    return [*carry, *results]

@@ -12,7 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from .adtypes import AbstractForwardBackend, AbstractReverseBackend, Array, Backend, Flat, FlatFunction
-from .preparation import scalar
+from .preparation import is_numeric, kind_of, scalar
 
 
 @dataclass(eq=False)
@@ -39,11 +39,11 @@ class Flattened:
     def __call__(self, point: Flat) -> Array:
         """The function: of shape (dimension,), its result of any shape; a pytree is made flat."""
         result = self.function(self.unravel(point), *self.constants)
-        dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(result)}
-        if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        leaves = [None] if result is None else jax.tree.leaves(result)
+        if not all(is_numeric(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves):
             raise TypeError(
                 f"{self.subject}: a derivative needs a function whose result holds floating-point numbers, "
-                f"got {', '.join(sorted(dtypes))}; "
+                f"got {', '.join(sorted(set(map(kind_of, leaves))))}; "
                 f"return what is differentiable, converted with jnp.asarray(..., float)."
             )
         if not is_array(result):

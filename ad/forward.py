@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from .adtypes import AbstractForwardBackend, Array, Flat, FlatFunction
+from .adtypes import AbstractForwardBackend, Array, Flat, FlatFunction, check_chunk_size
 from .dual.propagation import jacobian, pushforward
+from .layout import by_columns
 
 
 @dataclass(frozen=True)
@@ -35,22 +36,17 @@ class AutoForward(AbstractForwardBackend):
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
-        size = self.chunk_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ValueError(
-                f"AutoForward: chunk_size must be a positive integer or None, got {size!r}; "
-                f"use AutoForward() to let it be chosen."
-            )
+        check_chunk_size(self.chunk_size, "AutoForward")
 
     def pushforward(self, f: FlatFunction, x: Flat, tangents: Array) -> tuple[Array, Array]:
         """See `AbstractForwardBackend.pushforward`."""
-        value, changes = pushforward(f, x, tangents)
+        value, changes = pushforward(by_columns(f), x, tangents)
         return value, jnp.moveaxis(changes, -1, 0)
 
     def jacobian(self, f: FlatFunction, x: Flat) -> tuple[Array, Array]:
         """See `AbstractBackend.jacobian`; all columns at once, with their structure, where no chunk is named."""
         if x.size and (self.chunk_size is None or self.chunk_size >= x.size):
-            return jacobian(f, x)
+            return jacobian(by_columns(f), x)
         return super().jacobian(f, x)
 
     def chunk(self, dimension: int) -> int:

@@ -10,8 +10,7 @@ from typing import Any
 
 from .adtypes import AbstractADType, Backend, Scalar
 from .flattening import flat_scalar
-from .preparation import check_differentiable
-from .problem import DerivativeProblem, Prepared, prepare
+from .problem import DerivativeProblem, Prepared, name_of, prepare
 from .rules import with_rules
 
 Function = Callable[..., Scalar]
@@ -28,6 +27,10 @@ class PreparedGradient(Prepared):
         """
         value, gradient = self._evaluate(x, *constants)
         return value, gradient
+
+    def gradient(self, x: Any, *constants: Any) -> Any:
+        """The gradient, of the structure of `x`."""
+        return self.value_and_gradient(x, *constants)[1]
 
 
 def prepare_gradient(
@@ -48,10 +51,10 @@ def prepare_gradient(
 
     Raises:
         DifferentiationError: where the adtype cannot differentiate `f`; it names one that can.
-        TypeError: if `adtype` is not an adtype, `x` is not floating point, or the result is not a scalar.
+        TypeError: if `adtype` is not an adtype, `f` cannot be called, `x` is not floating point, a constant is no
+            array, or the result is not a scalar.
     """
-    name = subject or str(getattr(f, "__name__", "the function"))
-    check_differentiable(x, name)
+    name = name_of(f, x, constants, subject)
     return prepare(PreparedGradient, gradient_problem(f, name, x, *constants), adtype)
 
 

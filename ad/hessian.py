@@ -66,7 +66,7 @@ def prepare_hessian(f: Function, adtype: AbstractADType | None, x: Any, *constan
     Raises:
         DifferentiationError, TypeError: as `prepare_gradient`.
     """
-    subject, rule = name_of(f, x), resolve(adtype)
+    subject, rule = name_of(f, x, constants), resolve(adtype)
     if isinstance(rule, AutoSparse):
         return prepare_sparse_hessian(PreparedHessian, f, subject, rule, x, *constants)
 
@@ -99,7 +99,7 @@ def prepare_hvp(f: Function, adtype: AbstractADType | None, x: Any, v: Any, *con
         DifferentiationError, TypeError: as `prepare_gradient`.
         ValueError: if `v` is not like `x`.
     """
-    subject, rule = name_of(f, x), resolve(adtype)
+    subject, rule = name_of(f, x, constants), resolve(adtype)
     check_like(v, x, "vector of a Hessian-vector product at x", subject)
 
     def derive(pair: SecondOrder) -> Callable[..., Any]:

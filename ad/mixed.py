@@ -27,9 +27,8 @@ from .adtypes import (
 )
 from .errors import DifferentiationError
 from .flattening import push_by_transposition
-from .naming import written
 from .preparation import check_differentiable, scalar
-from .problem import DerivativeProblem, resolve, run_at_numbers
+from .problem import DerivativeProblem, check_callable, resolve, run_at_numbers
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Looks at the positions of the arguments that are differentiated, and raises if they must not be.
@@ -66,7 +65,8 @@ def differentiate_with(adtype: AbstractADType) -> Callable[[F], F]:
     checked = check_adtype(adtype, "differentiate_with: adtype")
 
     def decorate(g: F) -> F:
-        subject = f"{getattr(g, '__name__', 'the function')} (differentiate_with({written(checked)}))"
+        check_callable(g, "differentiate_with(adtype)(f)")
+        subject = f"{getattr(g, '__name__', 'the function')} (differentiate_with({checked!r}))"
         return cast(F, functools.wraps(g)(_ruled(g, checked, subject)))
 
     return decorate
@@ -85,13 +85,14 @@ def as_jax_function(f: Callable[..., Any], adtype: AbstractADType | None) -> Cal
         The function `(x, *constants) -> f(x, *constants)`.
 
     Raises:
-        TypeError: if `adtype` is not an adtype.
+        TypeError: if `f` cannot be called or `adtype` is not an adtype.
         DifferentiationError: from the derivative, where the adtype cannot differentiate `f`, or if it is taken with
             respect to a constant.
     """
+    check_callable(f, "f, adtype")
     rule = resolve(adtype)
     name = str(getattr(f, "__name__", "the function"))
-    subject = f"{name} (as_jax_function with {written(rule)})"
+    subject = f"{name} (as_jax_function with {rule!r})"
 
     def as_jax(x: Any, *constants: Any) -> Any:
         parameters = len(jax.tree.leaves(x))
@@ -201,4 +202,4 @@ def _push(
         # around cannot pass in the function it could not pass here. What reverse mode left over is plain JAX.
         linearized = _ruled(linearized, backend, subject)
     value, jacobian = linearized(point, *others)
-    return value, jacobian @ direction
+    return value, (jacobian @ direction).astype(value.dtype)

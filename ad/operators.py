@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from .adtypes import AbstractADType, Backend
 from .flattening import Flattened, dense_blocks, flat, is_array, pull_back, push
 from .gradient import value_and_gradient
+from .preparation import check_arrays
 from .problem import DerivativeProblem, Prepared, check_like, name_of, prepare, resolve
 from .sparse import AutoSparse, prepare_sparse
 
@@ -99,7 +100,7 @@ def prepare_pushforward(
         tangent: t, of the structure, shapes and dtype of `x`.
         constants: further arguments.
     """
-    subject = name_of(f, x)
+    subject = name_of(f, x, constants)
     check_like(tangent, x, "tangent of x", subject)
 
     def derive(backend: Backend) -> Function:
@@ -127,7 +128,8 @@ def prepare_pullback(
         cotangent: c, of the structure, shapes and dtypes of the result of `f`.
         constants: further arguments.
     """
-    subject = name_of(f, x)
+    subject = name_of(f, x, constants)
+    check_arrays(cotangent, "the cotangent", subject)
 
     def derive(backend: Backend) -> Function:
         def value_and_pullback(x: Any, cotangent: Any, *constants: Any) -> tuple[Any, Any]:
@@ -150,7 +152,7 @@ def prepare_derivative(f: Function, adtype: AbstractADType | None, x: Any, *cons
         x: the argument, shape ().
         constants: further arguments.
     """
-    subject = name_of(f, x)
+    subject = name_of(f, x, constants)
     if not is_array(x) or jnp.shape(x) != ():
         got = f"shape {jnp.shape(x)}" if is_array(x) else type(x).__name__
         raise TypeError(f"{subject}: a derivative is with respect to one number, got {got}; use jacobian.")
@@ -178,7 +180,7 @@ def prepare_jacobian(f: Function, adtype: AbstractADType | None, x: Any, *consta
         x: the argument.
         constants: further arguments.
     """
-    subject = name_of(f, x)
+    subject = name_of(f, x, constants)
     rule = resolve(adtype)
     if isinstance(rule, AutoSparse):
         return prepare_sparse(PreparedJacobian, f, subject, rule, x, *constants)

@@ -23,7 +23,7 @@ from .adtypes import (
 )
 from .errors import NEEDS_NUMBERS, DifferentiationError, explain
 from .host import at_numbers
-from .preparation import Signature, check_differentiable, shapes_of, traced
+from .preparation import Signature, check_arrays, check_differentiable, described, shapes_of, traced
 from .routing import current_adtype
 
 
@@ -170,10 +170,32 @@ def prepare(kind: type[P], problem: DerivativeProblem[Backend], adtype: Abstract
     return problem.prepared(kind, choice.backend, choice)
 
 
-def name_of(f: Callable[..., Any], x: Any) -> str:
-    """What to call `f` in messages, after a check that `x` can be differentiated."""
-    name = str(getattr(f, "__name__", "the function"))
+def check_callable(f: object, order: str) -> None:
+    """Raise TypeError unless `f` can be called; `order` is how the arguments of the operator go."""
+    if not callable(f):
+        raise TypeError(
+            f"what is differentiated must be a function f(x, *constants), got {f!r}; "
+            f"the order of the arguments is {order}."
+        )
+
+
+def name_of(f: Callable[..., Any], x: Any, constants: tuple[Any, ...] = (), subject: str | None = None) -> str:
+    """What to call `f` in messages, after a check that it is a function, of an `x` that can be differentiated.
+
+    Args:
+        f: the function, `f(x, *constants)`.
+        x: its differentiated argument.
+        constants: further arguments.
+        subject: what the user calls it; None means the function's own name.
+
+    Raises:
+        TypeError: if `f` cannot be called, `x` is not floating point, or a constant is no array.
+    """
+    check_callable(f, "f, adtype, x, *constants")
+    name = subject or str(getattr(f, "__name__", "the function"))
     check_differentiable(x, name)
+    for place, constant in enumerate(constants, 1):
+        check_arrays(constant, f"constant {place}", name)
     return name
 
 
@@ -181,8 +203,7 @@ def signature_of(directions: tuple[str, ...], x: Any, *rest: Any) -> Signature:
     """The signature of a call `f(x, *directions, *constants)`."""
     leaves = [*Signature.of(x, rest[len(directions) :]).leaves]
     for label, value in zip(directions, rest, strict=False):
-        for path, shape, dtype in Signature.of(value, ()).leaves:
-            leaves.append((label + path.removeprefix("x"), shape, dtype))
+        leaves += [(label + path.removeprefix("x"), found) for path, found in Signature.of(value, ()).leaves]
     return Signature(jax.tree.structure((x, *rest)), tuple(leaves))
 
 
@@ -195,13 +216,16 @@ def check_like(direction: Any, model: Any, label: str, subject: str) -> None:
         label: what to call them, such as "tangent of x".
         subject: what to call the function.
     """
-
-    def described(tree: Any) -> str:
-        leaves = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", shapes_of(tree))
-        return str(leaves).replace("'", "") if isinstance(leaves, str) else str(leaves)
-
-    expected, got = described(model), described(direction)
+    expected, got = (str(jax.tree.map(lambda leaf: _Plain(described(leaf)), tree)) for tree in (model, direction))
     if expected != got:
         raise ValueError(
-            f"{subject}: the {label} has its structure, shapes and dtypes: expected {expected}, got {got}."
+            f"{subject}: the {label} has its structure, shapes and dtypes: expected {expected}, got {got}; "
+            f"reshape or convert it to that."
         )
+
+
+class _Plain(str):
+    """Written without quotation marks in lists and dictionaries too."""
+
+    def __repr__(self) -> str:
+        return str(self)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,9 @@ from jax import lax
 
 from .adtypes import AbstractReverseBackend, Array, Flat, FlatFunction, Pullback
 from .equations import bind, evaluate, scan_operands
+from .layout import by_columns
+from .naming import Written
+from .selection.fences import selected
 
 # The body of a loop, `(carry, x) -> (carry, y)`, each a list of arrays.
 Body = Callable[[Any, Any], tuple[Any, Any]]
@@ -22,25 +24,15 @@ Body = Callable[[Any, Any], tuple[Any, Any]]
 Policy = Callable[..., Any]
 
 
-def _brief(value: Any) -> str:
-    """A representation that leaves out what is at its default and gives functions by name."""
-    given = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    shown = [f"{name}={getattr(v, '__qualname__', None) or repr(v)}" for name, v in given.items() if v is not None]
-    return f"{type(value).__name__}({', '.join(shown)})"
-
-
-class AbstractRematerialisation(abc.ABC):
+class AbstractRematerialisation(Written, abc.ABC):
     """How a loop is run so that reverse mode stores less of it and computes more of it anew on the way back."""
-
-    def __repr__(self) -> str:
-        return _brief(self)
 
     @abc.abstractmethod
     def loop(self, body: Body, carry: Any, xs: Any, length: int, unroll: int | bool) -> tuple[Any, Any]:
         """What `lax.scan(body, carry, xs, length, unroll=unroll)` returns, with other residuals."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class RecomputeLoops(AbstractRematerialisation):
     """Of every iteration of a loop only the carry is stored; the rest is computed again on the way back.
 
@@ -66,7 +58,7 @@ class RecomputeLoops(AbstractRematerialisation):
         return lax.scan(_recomputed(body, self.policy), carry, xs, length, unroll=unroll)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class SegmentLoops(AbstractRematerialisation):
     """A loop is cut into segments; only the carries between them are stored, and one segment at a time is redone.
 
@@ -100,6 +92,8 @@ class SegmentLoops(AbstractRematerialisation):
         """See `AbstractRematerialisation.loop`; the iterations that fill no segment come last, as they are."""
         size = self.length or max(1, math.isqrt(max(0, length - 1)) + 1)
         whole = length - length % size
+        if whole == 0:  # an empty loop over segments would be one more to differentiate
+            return lax.scan(body, carry, xs, length, unroll=unroll)
         segments = jax.tree.map(lambda x: x[:whole].reshape(whole // size, size, *x.shape[1:]), xs)
 
         def segment(carry: Any, xs: Any) -> tuple[Any, Any]:
@@ -124,12 +118,13 @@ def _recomputed(body: Body, policy: Policy | None) -> Body:
     return checkpointed
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class AutoReverse(AbstractReverseBackend):
     """Reverse-mode differentiation: one pass forward, one pass back, for any number of inputs.
 
     Its cost is a small multiple of the function's whatever the dimension; its memory grows with the length of
-    the program, and it cannot pass `lax.while_loop`.
+    the program, and it cannot pass `lax.while_loop`. A branch of a `where` that is not taken has no influence, even
+    where its derivative is infinite or NaN.
 
     Args:
         remat: rematerialisation, that is what to do with the loops (`lax.scan`, `fori_loop` of fixed bounds) of the
@@ -152,12 +147,10 @@ class AutoReverse(AbstractReverseBackend):
                 f"a policy of JAX goes inside, as in RecomputeLoops(jax.checkpoint_policies.dots_saveable)."
             )
 
-    def __repr__(self) -> str:
-        return _brief(self)
-
     def pullback(self, f: FlatFunction, x: Flat) -> tuple[Array, Pullback]:
         """See `AbstractReverseBackend.pullback`."""
-        value, pull = jax.vjp(f if self.remat is None else _rematerialised(f, x, self.remat), x)
+        guarded = selected(by_columns(f), x)
+        value, pull = jax.vjp(guarded if self.remat is None else _rematerialised(guarded, x, self.remat), x)
 
         def carry_back(cotangents: Array) -> Array:
             one = cotangents.shape[0] == 1

@@ -16,7 +16,6 @@ from .adtypes import (
     Problem,
 )
 from .forward import AutoForward
-from .naming import written
 from .problem import DerivativeProblem
 from .reverse import AutoReverse
 
@@ -56,7 +55,7 @@ class SecondOrder(AbstractRule):
 
     def choose(self, problem: Problem) -> Choice:
         """See `AbstractRule.choose`; for a first derivative."""
-        return Choice(self.inner, f"the inner adtype of {written(self)}: a first derivative needs no outer one")
+        return Choice(self.inner, f"the inner adtype of {self!r}: a first derivative needs no outer one")
 
     def gradient_and_hessian(self, f: FlatFunction, x: Flat) -> tuple[Flat, Array]:
         """The gradient of a scalar function, shape (dimension,), and its Hessian, shape (dimension, dimension)."""
@@ -96,7 +95,7 @@ def choose_second_order(
     if isinstance(adtype, SecondOrder):
         return adtype, Choice(adtype.inner, "requested")
     if not isinstance(adtype, AbstractRule):
-        return SecondOrder(adtype, adtype), Choice(adtype, f"requested: {written(adtype)} over itself")
+        return SecondOrder(adtype, adtype), Choice(adtype, f"requested: {adtype!r} over itself")
     usual = "forward over reverse, as usual for second derivatives"
     if problem.supported(_FORWARD_OVER_REVERSE) or not problem.supported(_FORWARD_OVER_FORWARD):
         return _FORWARD_OVER_REVERSE, Choice(AutoReverse(), usual)

@@ -23,7 +23,6 @@ from .adtypes import AbstractADType, AbstractForwardBackend, AbstractRule, Array
 from .errors import DifferentiationError, explain
 from .flattening import Flattened, flat, flat_scalar, nested
 from .forward import AutoForward
-from .naming import written
 from .preparation import scalar, shapes_of
 from .problem import DerivativeProblem, P
 from .reverse import AutoReverse
@@ -66,7 +65,7 @@ class AutoSparse(AbstractRule):
         """See `AbstractRule.choose`; for a derivative that is no matrix."""
         dense = check_adtype(self.adtype)
         choice = dense.choose(problem) if isinstance(dense, AbstractRule) else Choice(dense, "requested")
-        return replace(choice, reason=f"{choice.reason}; {written(self)} is dense where no matrix is asked for")
+        return replace(choice, reason=f"{choice.reason}; {self!r} is dense where no matrix is asked for")
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def prepare_sparse(kind: type[P], f: Callable[..., Any], subject: str, rule: Aut
         backend, other = sorted(modes, key=colours)
         reason = "fewer colours"
         if not problem.supported(AutoSparse(backend)) and problem.supported(AutoSparse(other)):
-            backend, reason = other, f"{written(backend)} cannot differentiate this function"
+            backend, reason = other, f"{backend!r} cannot differentiate this function"
     else:
         backend, reason = asked, "requested"
     choice = Choice(backend, f"{reason}: {colorings[backend.mode]}")

@@ -9,6 +9,7 @@ import jax
 
 from .adtypes import AbstractReverseBackend, Array, Flat, FlatFunction, Pullback
 from .errors import NEEDS_NUMBERS, DifferentiationError, place
+from .selection.fences import selected
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class AutoTape(AbstractReverseBackend):
     values. The price is speed: each operation is run by itself, from Python, which takes milliseconds for a small
     function and tens of them for a small model, where a compiled one takes microseconds. Inside compiled loops it is
     called back from there. In the function, `float(x)` and NumPy functions of a parameter are refused; `x.item()`,
-    like `lax.stop_gradient`, is a number that is not differentiated.
+    like `lax.stop_gradient`, is a number that is not differentiated. What a `jnp.where` selects between is recorded on
+    both sides, so that a side that is not taken gives NaN where its derivative is infinite: use `if`, or `lax.cond`.
 
     With `compile=True` the tape is recorded once, with placeholders, and replayed: a function whose recording would
     depend on values is refused, since a tape of one branch replayed on another would be silently wrong.
@@ -50,8 +52,8 @@ class AutoTape(AbstractReverseBackend):
             DifferentiationError: naming the line where the function looks at a value that is not recorded.
         """
         try:
-            # Under `jit` even numbers become placeholders.
-            value, pull = jax.vjp(jax.jit(f, inline=True) if self.compile else f, x)
+            # To find what selections take the function is traced: even numbers become placeholders.
+            value, pull = jax.vjp(selected(f, x) if self.compile else f, x)
         except NEEDS_NUMBERS as error:
             if self.compile:
                 raise DifferentiationError(

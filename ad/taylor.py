@@ -9,13 +9,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.experimental import jet
 from jax.extend.core import Literal, jaxprs_in_params
 from jax.flatten_util import ravel_pytree
 
 from .adtypes import Array
 from .errors import DifferentiationError, explain
-from .preparation import check_differentiable, shapes_of, traced
+from .preparation import check_differentiable, is_numeric, kind_of, shapes_of, traced
+from .problem import name_of
+from .rules import replaced
 
 # The primitives whose propagation by `jet` was found right to the last digits at every point where they are
 # differentiable. Others have a rule that loses digits (log1p, expm1, erfc, tanh), loses a NaN (max, min), is NaN where
@@ -30,6 +34,8 @@ _SERIES = frozenset(
     )
 )
 _CALLS = frozenset(("jit", "pjit"))
+# Powers up to this one are products.
+_LARGEST_PRODUCT = 64
 
 
 def taylor(f: Callable[[Any], Array], x: Any, v: Any, order: int) -> Array:
@@ -47,7 +53,8 @@ def taylor(f: Callable[[Any], Array], x: Any, v: Any, order: int) -> Array:
         order: the highest derivative, at least 0.
 
     Returns:
-        The value and the derivatives, shape (order + 1, *out); over k! they are the coefficients of the series.
+        The value and the derivatives, shape (order + 1, *out); over k! they are the coefficients of the series. Where
+        one does not exist, as at 0 of a square root, it and those after it are NaN or infinite.
 
     Raises:
         ValueError: if `order` is negative, or x and v differ in structure or shape.
@@ -58,10 +65,9 @@ def taylor(f: Callable[[Any], Array], x: Any, v: Any, order: int) -> Array:
     Source: Griewank and Walther (2008), "Evaluating Derivatives", chapter 13; Bettencourt, Johnson and Duvenaud
         (2019), "Taylor-mode automatic differentiation for higher-order derivatives in JAX".
     """
-    subject = f"taylor of {getattr(f, '__name__', 'the function')}"
     order = _order(order)
-    check_differentiable(x, subject)
-    check_differentiable(v, f"{subject}, direction v")
+    subject = name_of(f, x, subject=f"taylor of {getattr(f, '__name__', 'the function')}")
+    check_differentiable(v, subject, "v")
     expected, got = (jax.tree.map(lambda leaf: leaf.shape, shapes_of(tree)) for tree in (x, v))
     if expected != got:  # containers of tuples: the structure is compared as well
         raise ValueError(
@@ -72,15 +78,18 @@ def taylor(f: Callable[[Any], Array], x: Any, v: Any, order: int) -> Array:
     direction = ravel_pytree(v)[0].astype(point.dtype)
 
     def on_flat(flat: Array) -> Array:
-        return f(unravel(flat))
+        result = f(unravel(flat))
+        if not is_numeric(result) or not jnp.issubdtype(jnp.result_type(result), jnp.floating):
+            raise TypeError(
+                f"{subject}: the function must return one array of floating-point numbers, got {kind_of(result)}; "
+                f"return an array, for a pytree that of one leaf."
+            )
+        return jnp.asarray(result)
 
-    program, result = jax.make_jaxpr(on_flat, return_shape=True)(point)
-    if not isinstance(result, jax.ShapeDtypeStruct) or not jnp.issubdtype(result.dtype, jnp.floating):
-        returned = result.dtype if isinstance(result, jax.ShapeDtypeStruct) else type(result).__name__
-        raise TypeError(f"taylor: the function must return one array of floating-point numbers, got {returned}.")
-    propagate = _by_series if _has_series(program.jaxpr, [True]) else _by_nesting
+    smooth = replaced(on_flat, _power_rule)
+    propagate = _by_series if _has_series(jax.make_jaxpr(smooth)(point).jaxpr, [True]) else _by_nesting
     try:
-        derivatives: Array = traced(lambda x, v: propagate(on_flat, x, v, order), (point, direction))(point, direction)
+        derivatives: Array = traced(lambda x, v: propagate(smooth, x, v, order), (point, direction))(point, direction)
         return derivatives
     except (TypeError, NotImplementedError, ValueError) as error:
         named = explain(error, subject)
@@ -99,6 +108,40 @@ def _order(order: Any) -> int:
     if number < 0 or isinstance(order, bool):
         raise ValueError(f"taylor: order must be an integer of at least 0, got {order!r}; order=1 is the slope.")
     return number
+
+
+@jax.custom_jvp
+def _power(x: Array, y: Array) -> Array:
+    """The power x^y with derivatives of all orders where x is 0: JAX multiplies y = 0 there with 0^(−1), for NaN."""
+    return lax.pow(x, y)
+
+
+def _change_of_power(primals: Sequence[Array], tangents: Sequence[Any]) -> tuple[Array, Array]:
+    (x, y), (dx, dy) = primals, tangents
+    value = _power(x, y)
+    change = jnp.zeros_like(value)
+    fixed = isinstance(dy, SymbolicZero)
+    if not isinstance(dx, SymbolicZero):
+        never = fixed & (y == 0)  # where y moves, the slope has a derivative in y also at y = 0
+        change += jnp.where(never, 0, y * _power(x, jnp.where(never, 1, y - 1))) * dx
+    if not fixed:
+        change += jnp.log(jnp.where(x == 0, 1, x)) * value * dy
+    return value, change
+
+
+_power.defjvp(_change_of_power, symbolic_zeros=True)
+
+
+def _power_rule(equation: Any) -> Callable[..., Any] | None:
+    """For x^y: a product of factors x where y is a whole number that is known, whose series is propagated."""
+    if equation.primitive.name != "pow":
+        return None
+    exponent = equation.invars[1]
+    known = isinstance(exponent, Literal) and jnp.size(exponent.val) == 1
+    if known and float(exponent.val).is_integer() and abs(float(exponent.val)) <= _LARGEST_PRODUCT:
+        whole = int(exponent.val)
+        return lambda x, y: lax.integer_pow(x, whole)
+    return _power
 
 
 def _by_series(f: Callable[[Array], Array], x: Array, v: Array, order: int) -> Array:

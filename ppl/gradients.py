@@ -14,8 +14,8 @@ import numpy as np
 from ..ad.adtypes import AbstractADType, AbstractBackend
 from ..ad.measuring import benchmarking, checking
 from ..ad.measuring.results import GradientBenchmark
+from ..ad.measuring.usual import chosen_adtypes
 from ..ad.measuring.verdicts import GradientCheck, Verdict
-from ..ad.naming import written
 from ..ad.scenarios.scenario import Scenario
 from .checks import check_given, check_sampleable
 from .initialization import ATTEMPTS, RADIUS, check_initial_values
@@ -31,7 +31,7 @@ def check_gradients(
     what: BoundModel | Callable[..., Any],
     x: Any = None,
     *constants: Any,
-    adtypes: Sequence[AbstractADType] | None = None,
+    adtypes: AbstractADType | Sequence[AbstractADType] | None = None,
 ) -> GradientCheck:
     """Compare every mode with finite differences, print the table and return it.
 
@@ -43,7 +43,7 @@ def check_gradients(
         what: a model with its data, or a function `f(x, *constants)`.
         x: for a model, values of some latent sites in their supports, or None; for a function, the point.
         constants: further arguments of a function.
-        adtypes: the modes; None means `AutoForward()` and `AutoReverse()`.
+        adtypes: one mode or several; None means `AutoForward()` and `AutoReverse()`.
 
     Returns:
         A `GradientCheck`; raise on `not check.ok` where a script should stop.
@@ -58,24 +58,24 @@ def check_gradients(
     _check_arguments("check_gradients", what, x, constants)
     if not isinstance(what, BoundModel):
         return checking.check_gradients(what, x, *constants, adtypes=adtypes)
+    modes = chosen_adtypes(adtypes, checking.DEFAULT_ADTYPES, "check_gradients")
     with jax.enable_x64(True):
         target = _Target.of(what, x)
         check = checking.examine_gradients(
             target.log_density,
             [tuple(target.traced.density.coordinates.split(point)) for point in target.points],
             *target.traced.data,
-            adtypes=adtypes,
+            adtypes=modes,
             labels=target.traced.density.sites,
             subject=f"the log density of {what.name}",
         )
-        given = checking.DEFAULT_ADTYPES if adtypes is None else adtypes
-        check = dataclasses.replace(check, notes=(*check.notes, *target.notes_by_term(given, check)))
+        check = dataclasses.replace(check, notes=(*check.notes, *target.notes_by_term(modes, check)))
     print(check)
     return check
 
 
 def benchmark_gradients(
-    what: Any, x: Any = None, *constants: Any, adtypes: Sequence[AbstractADType] | None = None
+    what: Any, x: Any = None, *constants: Any, adtypes: AbstractADType | Sequence[AbstractADType] | None = None
 ) -> GradientBenchmark:
     """Time every backend inside a compiled loop, print the table and return it.
 
@@ -84,7 +84,7 @@ def benchmark_gradients(
             `f(x, *constants)`; or gradient scenarios.
         x: for a model, values of some latent sites in their supports, or None; for a function, the point.
         constants: further arguments of a function.
-        adtypes: what to compare; None means the usual backends.
+        adtypes: one adtype or several to compare; None means the usual backends.
 
     Returns:
         A `GradientBenchmark`, with `plot(path)` for the picture.
@@ -172,7 +172,7 @@ class _Target:
             jacobian = self._by_term(adtype)
             if jacobian is None:
                 continue
-            name = written(adtype)
+            name = repr(adtype)
             broken = {row.label for row in check.rows if row.adtype == name and row.verdict is Verdict.NOT_FINITE}
             for site, stretch in density.coordinates.slices.items():
                 part = {term: jacobian[:, i, stretch] for i, term in enumerate(density.terms) if site in sources[i]}

@@ -100,7 +100,7 @@ def sample(
         `idata = sample(schools(y, sigma), NUTS(target_acceptance=0.9), seed=1)`
     """
     sampler = NUTS() if sampler is None else sampler
-    _check_arguments(model, sampler, draws=draws, warmup=warmup, chains=chains, thin=thin, seed=seed)
+    _check_arguments(model, sampler, draws=draws, warmup=warmup, chains=chains, thin=thin, seed=seed, audit=audit)
     if precision not in ("float64", "float32"):
         raise ValueError(f"sample: precision must be 'float64' or 'float32', got {precision!r}.")
     seed = secrets.randbits(32) if seed is None else int(seed)
@@ -254,7 +254,7 @@ def _warn_of_gradients(drawn: Draws, kernel: AbstractKernel, dtype: Any) -> None
             )
 
 
-def _check_arguments(model: object, sampler: object, *, seed: object, **counts: object) -> None:
+def _check_arguments(model: object, sampler: object, *, seed: object, audit: object, **counts: object) -> None:
     if isinstance(model, Model):
         raise TypeError(f"sample: '{model.name}' has no data yet; call it first: sample({model.name}(...)).")
     if not isinstance(model, BoundModel):
@@ -266,6 +266,8 @@ def _check_arguments(model: object, sampler: object, *, seed: object, **counts: 
         low = 0 if name == "warmup" else 1
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
             raise ValueError(f"sample: {name} must be an integer >= {low}, got {value!r}.")
+    if not isinstance(audit, bool):
+        raise TypeError(f"sample: audit must be True or False, got {audit!r}.")
     if seed is not None and (
         isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63
     ):

@@ -14,7 +14,6 @@ from jax import lax
 from ..ad.adtypes import AbstractADType, check_adtype
 from ..ad.gradient import PreparedGradient, prepare_gradient
 from ..ad.measuring.auditing import Audit, second_opinion
-from ..ad.naming import written
 from .base import AbstractKernel, Array, BlockReport, Constants, Target, block_name
 from .integrators import Point, leapfrog
 from .metrics import AbstractMetric
@@ -124,10 +123,10 @@ class HamiltonianKernel(AbstractKernel):
                 block,
                 self.name,
                 self.target.dimension,
-                written(choice.backend),
+                repr(choice.backend),
                 choice.reason,
                 choice.measurements,
-                None if self.audit is None else written(self.audit.gradient.choice.backend),
+                None if self.audit is None else repr(self.audit.gradient.choice.backend),
             ),
         )
 

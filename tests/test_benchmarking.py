@@ -12,13 +12,22 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from dualtape import model, rv
-from dualtape.ad import AbstractReverseBackend, AutoForward, AutoReverse, DifferentiationError
+from dualtape.ad import (
+    AbstractReverseBackend,
+    AutoFastest,
+    AutoFiniteDiff,
+    AutoForward,
+    AutoReverse,
+    AutoTape,
+    CentralDifference,
+    DifferentiationError,
+    SegmentLoops,
+)
 from dualtape.ad import __main__ as program
 from dualtape.ad.measuring.benchmarking import benchmark_gradients, measure_gradients
 from dualtape.ad.measuring.results import Cell, GradientBenchmark, Outcome, geometric_mean, memory
 from dualtape.ad.measuring.timing import Timing
 from dualtape.ad.measuring.usual import BASELINE, usual_backends
-from dualtape.ad.naming import duration, storage, written
 from dualtape.ad.scenarios.scenario import Scenario
 from dualtape.ppl import gradients
 from jax import lax
@@ -42,6 +51,14 @@ class Bent(AbstractReverseBackend):
 
 def endless(x):
     return lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * x), (0, 1.0))[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing(AbstractReverseBackend):
+    """A backend whose package is not installed."""
+
+    def pullback(self, f, x):
+        raise DifferentiationError("AutoMissing needs a package; install it")
 
 
 SMOOTH = Scenario("smooth", "plain", lambda x, c: jnp.sum(jnp.sin(x) * c), np.ones(3), np.zeros(3), "", (np.ones(3),))
@@ -129,6 +146,10 @@ def test_of_one_function_absolute_figures_are_shown(capsys):
         (lambda: benchmark_gradients(3), "expected a function or scenarios, got 3"),
         (lambda: benchmark_gradients([]), r"expected a function or scenarios, got \[\]"),
         (lambda: benchmark_gradients(jnp.sin, 1.0, adtypes=["forward"]), "adtypes must be an adtype such as"),
+        (lambda: benchmark_gradients(jnp.sin, 1.0, adtypes={AutoReverse()}), r"adtypes \(one or a list\) must be an"),
+        (lambda: benchmark_gradients(jnp.sin, 1.0, adtypes=AutoReverse), r"write AutoReverse\(\) for a value"),
+        (lambda: benchmark_gradients(jnp.sin, np.ones(2)), "^sin: a gradient needs .* got float64.2.; return a scalar"),
+        (lambda: benchmark_gradients(jnp.sum, np.arange(2)), "^sum: .* must hold floating-point numbers"),
         (lambda: gradients.benchmark_gradients(coin), "has no data yet"),
         (lambda: gradients.benchmark_gradients(coin(1), 1.0), "x is a dict from site names"),
     ],
@@ -136,6 +157,43 @@ def test_of_one_function_absolute_figures_are_shown(capsys):
 def test_what_cannot_be_measured_is_refused(call, message):
     with pytest.raises(TypeError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: benchmark_gradients(jnp.log, -1.0), "log is nan at its point; .* Give a point inside the domain"),
+        (
+            lambda: benchmark_gradients(jnp.sin, 1.0, adtypes=[]),
+            r"at least one, got \[\]; leave it out for AutoForward",
+        ),
+        (
+            lambda: benchmark_gradients(jnp.sin, 1.0, adtypes=[AutoTape(), AutoTape(compile=False)]),
+            r"adtypes must be different adtypes, at least one, got \[AutoTape\(\), AutoTape\(\)\]",
+        ),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_one_adtype_needs_no_list():
+    assert benchmark_gradients(jnp.sin, 1.0, adtypes=AutoReverse()).adtypes == ("AutoReverse()",)
+
+
+def test_figures_are_relative_to_a_backend_that_has_some():
+    benchmark = measure_gradients([SMOOTH], [Bent(1.01), *BOTH, Bent(1.02)], repetitions=1, target=0.001)
+    assert benchmark.baseline == "AutoForward()"
+    benchmark = measure_gradients([LOOP], [AutoReverse(), AutoForward(1)], repetitions=1, target=0.001)
+    assert benchmark.baseline == "AutoForward(chunk_size=1)"
+    assert benchmark.summary()[0].time == 1
+
+
+def test_what_several_backends_say_is_said_once():
+    cells = [Cell("one", "family", 2, name, Outcome.WRONG, "off by a lot") for name in ("AutoA()", "AutoB()")]
+    printed = str(GradientBenchmark(tuple(cells), ("AutoA()", "AutoB()"), "AutoA()"))
+    assert "- AutoA(), AutoB() WRONG on one: off by a lot\n- check_gradients shows where" in printed
 
 
 @model
@@ -153,7 +211,10 @@ def test_a_model_is_measured_in_double_precision():
 def test_the_picture(tmp_path, monkeypatch):
     benchmark = synthetic({"AutoForward()": (2, 8), "AutoReverse()": (1, 16), "AutoTape()": (None, 80)})
     benchmark.plot(tmp_path / "boxes.png")
-    assert (tmp_path / "boxes.png").read_bytes().startswith(b"\x89PNG")
+    one = GradientBenchmark(benchmark.cells[:1], benchmark.adtypes, benchmark.baseline)
+    one.plot(tmp_path / "points.png")
+    for name in ("boxes", "points"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match="needs matplotlib, which is not installed: pip install"):
         benchmark.plot(tmp_path / "none.png")
@@ -166,7 +227,12 @@ def test_the_program_prints_tables_and_writes_files(tmp_path, monkeypatch, capsy
     )
     printed = capsys.readouterr().out
     assert status == 0
-    for text in ("jax " + jax.__version__, "2/2", "AutoReverse() refuses 1 by name: loop", "over the best backend"):
+    for text in (
+        "jax " + jax.__version__,
+        "2/2",
+        "AutoReverse() refuses 1 by name: loop",
+        "over that of the best backend",
+    ):
         assert text in printed
     with (tmp_path / "results" / "cells.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -182,22 +248,89 @@ def test_the_program_prints_tables_and_writes_files(tmp_path, monkeypatch, capsy
     [
         (["--family", "none"], "unknown family 'none'; choose from control flow, plain"),
         (["--scenarios", "none"], "unknown scenario 'none'; choose from loop, smooth"),
-        (["--backends", "AutoNone()"], r"unknown backend 'AutoNone\(\)'; choose from AutoForward\(\), AutoReverse\(\)"),
+        (["--scenarios", "smooth", "--family", "control flow"], "no scenario is both in a family of --family and"),
+        (["--backends", "AutoForwrad()"], "unknown adtype 'AutoForwrad'; did you mean 'AutoForward' or"),
+        (["--family", "plane"], r"unknown family 'plane'; did you mean 'plain'\? choose from control flow, plain"),
+        (["--backends", "AutoForward,AutoForward()"], r"must be different adtypes, .*, got \[AutoForward\(\), "),
+        (["--backends", "AutoForward(chunk_size=0)"], "AutoForward: chunk_size must be a positive integer or None"),
+        (["--backends", "AutoForward(size=1)"], "unexpected keyword argument 'size'"),
+        (["--backends", "Ridders"], r"must be an adtype such as .*, got Ridders\(\)"),
+        (["--backends", "3"], r"expected names such as AutoForward or AutoForward\(chunk_size=1\), got '3'"),
+        (["--backends", "AutoMissing"], "AutoMissing needs a package; install it"),
+        (["--limit", "-1"], "--limit: must be a positive number of seconds, got -1; the default is 60"),
+        (["--limit", "0"], "--limit: must be a positive number of seconds, got 0"),
+        (["--limit", "soon"], "--limit: must be a positive number of seconds, got soon"),
+        (["--output", __file__], "--output: .* cannot be a folder: File exists; name another one"),
     ],
 )
-def test_unknown_names_are_refused_with_the_known_ones(arguments, message, monkeypatch, capsys):
+def test_the_command_line_is_refused_before_anything_is_measured(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(program.ad, "AutoMissing", Missing, raising=False)
+    monkeypatch.setattr(program.ad, "__all__", [*program.ad.__all__, "AutoMissing"])
     monkeypatch.setattr(program, "catalogue", lambda: (SMOOTH, LOOP))
+    monkeypatch.setattr(program, "measure_gradients", lambda *_, **__: pytest.fail("it was measured"))
     with pytest.raises(SystemExit):
         program.main(arguments)
     assert re.search(message, " ".join(capsys.readouterr().err.split()))
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["AutoForward", "AutoReverse()"], BOTH),
+        (["AutoForward,AutoReverse()"], BOTH),
+        (["AutoForward(),", "AutoReverse"], BOTH),
+        (["AutoForward(chunk_size=1), AutoForward(2)"], (AutoForward(1), AutoForward(2))),
+        (["AutoFiniteDiff(scheme=CentralDifference(4))"], (AutoFiniteDiff(CentralDifference(4)),)),
+        (["AutoReverse(remat=SegmentLoops)"], (AutoReverse(SegmentLoops()),)),
+        (["AutoFastest((AutoForward(), AutoReverse))"], (AutoFastest(BOTH),)),
+    ],
+)
+def test_backends_on_the_command_line(words, expected, monkeypatch):
+    asked = []
+
+    def ask(scenarios, adtypes, **options):
+        asked.append(adtypes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "measure_gradients", ask)
+    monkeypatch.setattr(program, "catalogue", lambda: (SMOOTH, LOOP))
+    program.main(["--backends", *words])
+    assert asked == [expected]
+
+
+def test_the_program_lists_scenarios_and_families(monkeypatch, capsys):
+    monkeypatch.setattr(program, "catalogue", lambda: (dataclasses.replace(SMOOTH, special="no corners"), LOOP))
+    assert program.main(["--list", "--family", "plain"]) == 0
+    assert capsys.readouterr().out == "plain\n  smooth (3 parameters): no corners\n"
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "families: plain (1), control flow (1). backends: AutoForward(), AutoReverse()" in printed
+    assert "ten to fifteen minutes" in printed
+
+
+def test_an_interrupted_program_says_so(monkeypatch, capsys):
+    def interrupt(scenario):
+        if scenario is LOOP:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "catalogue", lambda: (SMOOTH, LOOP))
+    monkeypatch.setattr(program._Progress, "show", lambda self, scenario: interrupt(scenario))
+    assert program.main(["--quick", "--backends", "AutoReverse"]) == 0
+    assert "s in all, interrupted after 1 of 2 scenarios" in capsys.readouterr().out
+    assert program.main(["--quick", "--scenarios", "loop"]) == 130
+    assert "interrupted before the first scenario" in capsys.readouterr().err
+
+
+def test_progress_is_a_line_a_family_where_there_is_no_terminal(capsys):
+    progress = program._Progress((SMOOTH, SMOOTH, LOOP))
+    for scenario in (SMOOTH, SMOOTH, LOOP):
+        progress.show(scenario)
+    progress.clear()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["plain: 2 scenarios (0 of 3 done in 0 s)", "control flow: 1 scenario (2 of 3 done in 0 s)"]
+
+
 def test_the_usual_backends_start_with_the_baseline():
     assert usual_backends()[:2] == (BASELINE, AutoReverse())
-    assert len({written(backend) for backend in usual_backends()}) == len(usual_backends())
-
-
-def test_figures_are_written_in_the_unit_that_suits_them():
-    assert [duration(s) for s in (2.5, 1.234e-3, 5e-6, 1.5e-9)] == ["2.5 s", "1.23 ms", "5 us", "1.5 ns"]
-    assert [storage(b) for b in (17, 1234, 5e6, 2e9)] == ["17 B", "1.23 kB", "5 MB", "2 GB"]
-    assert written(AutoForward(chunk_size=3)) == "AutoForward(chunk_size=3)"
+    assert len({repr(backend) for backend in usual_backends()}) == len(usual_backends())

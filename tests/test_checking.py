@@ -84,11 +84,6 @@ def rounded(x):
     return x[0] ** 2 + jnp.round(x[1] + 0.2) + 0 * x[2]
 
 
-def single_where(x):
-    # Roots of numbers are guarded in both modes; a factorisation is not, in reverse mode.
-    return jnp.where(x[0] > 0, jnp.linalg.cholesky(x[0] * jnp.eye(1))[0, 0], 0.0) + x[1]
-
-
 def double_where(x):
     return jnp.where(x[0] > 0, jnp.sqrt(jnp.where(x[0] > 0, x[0], 1.0)), 0.0) + x[1]
 
@@ -113,6 +108,14 @@ def mistaken(x):
 mistaken.defjvp(lambda primals, tangents: (jnp.sin(primals[0]), 1.1 * jnp.cos(primals[0]) * tangents[0]))
 
 
+@jax.custom_jvp
+def undefined(x):
+    return jnp.exp(x)
+
+
+undefined.defjvp(lambda primals, tangents: (jnp.exp(primals[0]), jnp.nan * tangents[0]))
+
+
 @pytest.mark.parametrize(
     ("f", "x", "forward", "reverse", "note"),
     [
@@ -126,7 +129,7 @@ mistaken.defjvp(lambda primals, tangents: (jnp.sin(primals[0]), 1.1 * jnp.cos(pr
             r"'p' is not the slope of the value. Look for a stop_gradient",
         ),
         (rounded, np.array([1.0, 0.0, 1.0]), {"x": FLAT}, {"x": FLAT}, r"does not depend on 'x\[[12]\]' here"),
-        (single_where, np.array([-1.0, 2.0]), {"x": FLAT}, {"x": NOT_FINITE}, r"'x\[0\]' is nan .* \(a double where\)"),
+        (undefined, 0.3, {"x": NOT_FINITE}, {"x": NOT_FINITE}, r"to 'x' is nan .* \(a double where\)"),
         (endless, 1.5, {"x": CORRECT}, {}, r"AutoReverse\(\) refuses: .* use adtype=AutoForward\(\)"),
         (modulus, 0.0, {"x": UNCERTAIN}, {"x": UNCERTAIN}, r"do not settle at 'x': a kink, a jump"),
         (mistaken, 0.3, {"x": WRONG}, {"x": WRONG}, r"custom_jvp or custom_vjp rule"),
@@ -166,6 +169,20 @@ def test_the_row_shows_the_worst_entry_and_the_numbers():
     assert check_gradients(f, x, c, adtypes=[AutoForward()]).ok
 
 
+def test_one_mode_needs_no_list():
+    assert {row.adtype for row in check_gradients(cubic, 1.5, adtypes=AutoReverse()).rows} == {"AutoReverse()"}
+    assert gradients.check_gradients(schools(Y), adtypes=AutoForward()).ok
+
+
+def test_of_several_points_the_one_of_each_row_is_shown():
+    check = examine_gradients(modulus, [1.0, 0.0, 2.0], adtypes=AutoForward())
+    assert [(row.point, row.verdict) for row in check.rows if row.label == "x"] == [(2, UNCERTAIN)]
+    printed = str(check).splitlines()
+    assert printed[1] == "value 1, 0, 2 at points 1 to 3; each row is from the point where it is worst"
+    assert printed[3].split() == ["entry", "adtype", "point", "found", "expected", "verdict"]
+    assert printed[5].split()[:3] == ["x", "AutoForward()", "2"]
+
+
 def test_nothing_that_works_is_not_ok():
     check = check_gradients(endless, 1.5, adtypes=[AutoReverse()])
     assert not check.ok
@@ -190,6 +207,13 @@ def test_of_many_coordinates_some_are_looked_at_and_it_says_so():
     [
         (lambda: check_gradients(jnp.log, -1.0), ValueError, r"log is nan at the point \[-1\].* Give a point inside"),
         (lambda: check_gradients(jnp.sin, 1.0, adtypes=["forward"]), TypeError, "adtypes must be an adtype such as"),
+        (lambda: check_gradients(jnp.sin, 1.0, adtypes=[]), ValueError, r"at least one, got \[\]; leave it out for"),
+        (
+            lambda: check_gradients(jnp.sin, 1.0, adtypes="AutoReverse()"),
+            TypeError,
+            r"one or a list\) must be an adtype",
+        ),
+        (lambda: gradients.check_gradients(schools(Y), adtypes=[AutoReverse()] * 2), ValueError, "must be different"),
         (lambda: check_gradients(jnp.sin, np.ones(2)), TypeError, "one floating-point number as its result"),
         (lambda: gradients.check_gradients(jnp.sin), TypeError, r"or check_gradients\(f, x\)"),
         (lambda: gradients.check_gradients(schools), TypeError, r"has no data yet; .*check_gradients\(schools"),
@@ -230,8 +254,7 @@ def faulty(y):
     count = rv("count", dist.HalfNormal(10.0))
     share = rv("share", dist.Uniform(0.0, 1.0))
     z = rv("z", dist.Normal(0.0, 1.0))
-    scale = jnp.where(z > 0, jnp.linalg.cholesky(z * jnp.eye(1))[0, 0], 1.0) + 0.1
-    rv("y", dist.Normal(jnp.round(count) + share, scale), obs=y)
+    rv("y", dist.Normal(jnp.round(count) + share, undefined(z)), obs=y)
 
 
 def test_a_model_is_checked_site_by_site_in_double_precision():

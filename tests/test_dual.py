@@ -51,8 +51,21 @@ FUNCTIONS = {
     "set out of bounds": lambda x: (jnp.ones(3) * x[0]).at[7].set(x[1]),
     "set": lambda x: jnp.zeros(5).at[jnp.asarray(GROUP)[:4]].add(x * x),
     "where": lambda x: jnp.where(x > 0, jnp.log(jnp.abs(x)), x**2),
+    "several results": lambda x: jnp.hypot(x[:2], x[2:]) * jnp.remainder(x[:2], x[2:]),
+    "tile": lambda x: jnp.tile(jnp.exp(x), 3) * jnp.arange(12.0),
+    "set at known places": lambda x: jnp.ones((4, 4)).at[jnp.tril_indices(4, -1)].set(jnp.append(x, x[:2] ** 2)),
+    "set, one place out of bounds": lambda x: jnp.exp(x).at[np.array([1, 7])].set(x[2:] ** 2),
+    "set one place twice": lambda x: jnp.exp(x).at[np.array([1, 1])].add(x[2:] ** 2).at[np.array([2])].set(x[:1]),
+    "sum by group": lambda x: jnp.zeros(3).at[jnp.asarray(GROUP)[:4]].add(jnp.exp(x)),
+    "maximum by group": lambda x: jax.ops.segment_max(jnp.exp(x), jnp.asarray(GROUP)[:4], 3),
+    "minimum by group, with what was there": lambda x: jnp.zeros(3).at[jnp.asarray(GROUP)[:4]].min(x),
+    "update of one slice by another": lambda x: lax.dynamic_update_slice(
+        x, 2 * lax.dynamic_slice(x, (jnp.asarray(GROUP)[1],), (2,)), (jnp.asarray(GROUP)[5],)
+    ),
+    "tiny factor": lambda x: jnp.linalg.cholesky(x.reshape(2, 2) @ x.reshape(2, 2).T + jnp.eye(2)),
     "cond": lambda x: lax.cond(x[0] > 0, lambda: x[1] * x, lambda: jnp.exp(x)),
     "scan": lambda x: lax.scan(lambda c, t: (c * x[0] + t * x[1:3], c.sum() * x[3]), x[:2], jnp.asarray(Y))[1],
+    "scan of nothing": lambda x: lax.scan(lambda c, t: (c * x[0] * t, c), x[1:], jnp.zeros((0, 3)) * x[0])[0],
     "reverse scan over parameters": lambda x: lax.scan(lambda c, t: (c + t**2, c * t), x[0], x, reverse=True),
     "scan over matrix rows": lambda x: lax.scan(lambda c, r: (c + r @ x, c), 0.0, jnp.asarray(X))[1],
     "while": lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * x[:2]), (0, x[2:]))[1],
@@ -72,6 +85,53 @@ POINT = np.array([0.7, -1.2, 0.4, 2.1])
 
 def flat(result):
     return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(result)])
+
+
+SOLVES = [
+    {"left_side": left, "lower": lower, "transpose_a": transpose, "unit_diagonal": unit}
+    for left in (True, False)
+    for lower in (True, False)
+    for transpose in (True, False)
+    for unit in (True, False)
+]
+
+
+@pytest.mark.parametrize("options", SOLVES, ids=str)
+def test_small_triangular_solves_are_written_out(options):
+    def f(x):
+        a = x[:9].reshape(3, 3) + 3 * jnp.eye(3)
+        b = x[9:].reshape(3, 2)
+        return lax.linalg.triangular_solve(a, b if options["left_side"] else b.T, **options)
+
+    x = RNG.normal(size=15)
+    expected = jax.jacrev(f)(x)
+    value, columns = jacobian(f, jnp.asarray(x))
+    np.testing.assert_allclose(value, f(x), rtol=1e-12)
+    np.testing.assert_allclose(columns, expected, rtol=1e-10, atol=1e-12)
+    assert "triangular_solve" not in str(jax.make_jaxpr(lambda x: jacobian(f, x))(jnp.asarray(x)))
+
+
+def test_a_small_factor_of_a_matrix_that_is_not_positive_definite_is_nan():
+    matrix = jnp.array([[1.0, 0.0], [0.0, -1.0]])
+    value, _ = jacobian(lambda x: jnp.linalg.cholesky(matrix * x[0]), jnp.ones(1))
+    assert np.isnan(value[0, 0])
+    np.testing.assert_array_equal(value, jnp.linalg.cholesky(matrix))
+
+
+@pytest.mark.parametrize("rows", [20, 400])
+def test_a_row_of_data_that_is_missing_and_not_taken_has_no_influence(rows):
+    """Beyond a size the contraction is a product of matrices, which would make NaN of zero times NaN."""
+    data = RNG.normal(size=(rows, 4))
+    data[3] = np.nan
+    seen = ~np.isnan(data[:, 0])
+    x = RNG.normal(size=4)
+    _, gradient = value_and_gradient(
+        lambda x, data: jnp.sum(jnp.where(seen, jnp.tanh(data @ x), 0.0)), AutoForward(), x, data
+    )
+    np.testing.assert_allclose(gradient, (1 - np.tanh(data[seen] @ x) ** 2) @ data[seen])
+    # What is taken is not hidden.
+    _, gradient = value_and_gradient(lambda x, data: jnp.sum(jnp.tanh(data @ x)), AutoForward(), x, data)
+    assert np.isnan(gradient).all()
 
 
 @pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS.keys())
@@ -199,3 +259,11 @@ def test_no_square_matrix_is_made_for_many_parameters():
         return max([*sizes, *inner])
 
     assert largest(derivative.jaxpr) <= 2 * d
+
+
+def test_a_loop_that_ends_for_some_and_not_for_others():
+    def f(x):
+        return jnp.sum(jax.vmap(lambda t: lax.while_loop(lambda c: c < 2.0, lambda c: c * t, t))(x))
+
+    _, gradient = value_and_gradient(f, AutoForward(), np.array([1.5, 1.1, 3.0]))
+    np.testing.assert_allclose(gradient, [2 * 1.5, 8 * 1.1**7, 1.0])

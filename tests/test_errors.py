@@ -218,6 +218,7 @@ CASES = {
     "class as distribution": (lambda: sample(class_as_distribution()), TypeError, "call it with its parameters"),
     "outside a model": (lambda: rv("x", dist.Normal()), RuntimeError, "only while a model runs.*@model"),
     "factor outside a model": (lambda: factor("x", 1.0), RuntimeError, "only while a model runs"),
+    "audit by name": (lambda: sample(BOUND, audit="yes"), TypeError, "audit must be True or False, got 'yes'"),
     "no draws": (lambda: sample(BOUND, draws=0), ValueError, "draws must be an integer >= 1, got 0"),
     "negative warm-up": (lambda: sample(BOUND, warmup=-1), ValueError, "warmup must be an integer >= 0"),
     "no chains": (lambda: sample(BOUND, chains=0), ValueError, "chains must be"),
@@ -283,7 +284,10 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_density_that_is_not():
     @model
     def trap():
         x = rv("x", dist.Normal(0.0, 1.0))
-        factor("hidden", jnp.where(x > 100, jnp.linalg.cholesky((x - 100) * jnp.eye(1))[0, 0], 0.0))
+        # Of a batch of factors some are taken and some are not: more than reverse mode sees through.
+        v = jnp.array([x, 101.0])
+        factors = jnp.linalg.cholesky((v - 100)[:, None, None] * jnp.eye(1))[:, 0, 0]
+        factor("hidden", jnp.sum(jnp.where(v > 100, factors, 0.0)))
 
     with pytest.raises(ValueError, match=r"gradient was not.*jnp\.where"):
         sample(trap(), draws=10, warmup=10, adtype=AutoReverse(), progress=False)

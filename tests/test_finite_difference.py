@@ -11,7 +11,15 @@ import pytest
 import scipy.integrate
 import scipy.special
 from dualtape import NUTS, model, rv, sample
-from dualtape.ad import AutoForward, AutoReverse, DifferentiationError, prepare_gradient, value_and_gradient
+from dualtape.ad import (
+    AutoForward,
+    AutoReverse,
+    DifferentiationError,
+    SecondOrder,
+    hessian,
+    prepare_gradient,
+    value_and_gradient,
+)
 from dualtape.ad.black_box import black_box
 from dualtape.ad.finite_difference import AutoFiniteDiff, CentralDifference, ComplexStep, ForwardDifference, Ridders
 from jax import lax
@@ -204,6 +212,47 @@ def test_complex_steps_refuse_what_is_not_analytic_by_name(f, primitive):
 
     with pytest.raises(DifferentiationError, match=rf"named: .*`{primitive}`.*AutoFiniteDiff\(\)"):
         prepare_gradient(named, AutoFiniteDiff(ComplexStep()), np.float64(0.5))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+@pytest.mark.parametrize("f", [lambda x: 3.0, lambda x: jnp.float32(3.0), lambda x: jnp.ones(())])
+def test_a_result_that_does_not_depend_on_x_has_derivative_zero(scheme, f):
+    value, gradient = value_and_gradient(f, AutoFiniteDiff(scheme), np.ones(2))
+    assert value == f(0.0)
+    np.testing.assert_array_equal(gradient, [0.0, 0.0])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_refused_by_name(scheme, dtype):
+    with pytest.raises(DifferentiationError, match=r"cannot take differences in b?float16, .* compute in float32"):
+        prepare_gradient(jnp.sin, AutoFiniteDiff(scheme), jnp.ones((), dtype))
+    with pytest.raises(DifferentiationError, match=r"cannot take differences in b?float16"):
+        prepare_gradient(lambda x: jnp.sin(x).astype(dtype), AutoFiniteDiff(scheme), np.float32(1.0))
+
+
+def test_reverse_mode_over_an_adaptive_derivative_names_the_remedies():
+    prepared = prepare_gradient(jnp.exp, AutoFiniteDiff(), np.float64(0.5))
+    message = r"reverse mode cannot pass a derivative by .*SecondOrder\(AutoForward\(\), AutoFiniteDiff\(\)\)"
+    for reverse in (jax.grad, lambda f: lambda x: value_and_gradient(f, AutoReverse(), x)[1]):
+        with pytest.raises(DifferentiationError, match=message):
+            reverse(prepared.gradient)(0.5)
+        np.testing.assert_allclose(reverse(lambda x: prepared.value_and_gradient(x)[0])(0.5), np.exp(0.5))
+        fixed = prepare_gradient(jnp.exp, AutoFiniteDiff(CentralDifference()), np.float64(0.5))
+        np.testing.assert_allclose(reverse(fixed.gradient)(0.5), np.exp(0.5), rtol=1e-8)
+    np.testing.assert_allclose(jax.jacfwd(prepared.gradient)(0.5), np.exp(0.5), rtol=1e-8)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+def test_a_scheme_differentiates_its_own_derivative_or_refuses(scheme):
+    if scheme.nests:
+        got = hessian(jnp.exp, AutoFiniteDiff(scheme), np.float64(0.5))
+        np.testing.assert_allclose(got, np.exp(0.5), rtol=1e-4)
+        return
+    with pytest.raises(DifferentiationError, match=r"cannot differentiate a derivative that it took itself; use Auto"):
+        hessian(jnp.exp, AutoFiniteDiff(scheme), np.float64(0.5))
+    got = hessian(jnp.exp, SecondOrder(AutoForward(), AutoFiniteDiff(scheme)), np.float64(0.5))
+    np.testing.assert_allclose(got, np.exp(0.5), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def test_gradient_is_that_of_finite_differences(scenario, adtype):
     prepared = prepare_gradient(scenario.f, adtype, scenario.elsewhere, *scenario.constants)
     for value, gradient in (
         prepared.value_and_gradient(scenario.x, *scenario.constants),
+        (scenario.f(scenario.x, *scenario.constants), prepared.gradient(scenario.x, *scenario.constants)),
         value_and_gradient(scenario.f, adtype, scenario.x, *scenario.constants),
     ):
         np.testing.assert_allclose(value, scenario.f(scenario.x, *scenario.constants), rtol=1e-14)
@@ -241,6 +242,8 @@ BAD_CALLS = {
     "dtype": ((np.zeros(3, np.float32),), r"float64\[3\] +float32\[3\]"),
     "structure": (({"a": np.zeros(3)},), r"x\['a'\]"),
     "constants": ((np.zeros(3), 1.0), r"constant 1 +- +float64\[\]"),
+    "string": (("abc",), r"x +float64\[3\] +'abc' +<-- differs"),
+    "function": ((np.zeros(3), {"a": jnp.sin}), r"constant 1\['a'\] +- +the function sin"),
 }
 
 
@@ -257,6 +260,17 @@ BAD_FUNCTIONS = {
     "tuple result": (lambda x: (x[0], x[1]), np.ones(3), AutoForward(), "got tuple"),
     "integer input": (lambda x: jnp.sum(x**2), np.ones(3, int), AutoForward(), "got int64"),
     "string adtype": (lambda x: jnp.sum(x**2), np.ones(3), "forward", r"AutoForward\(\).*got 'forward'"),
+    "complex input": (jnp.sum, 1j * np.ones(3), AutoForward(), r"complex128; .* real and the imaginary part, \(x.real"),
+    "mixed input": (
+        lambda p: p["a"] * p["b"],
+        {"a": np.float32(1), "b": np.float64(2)},
+        AutoForward(),
+        r"float32 \(x\['a'\]\), float64 \(x\['b'\]\); convert them with jax.tree.map",
+    ),
+    "string input": (jnp.sum, "float32", AutoForward(), "got 'float32'; pass arrays or numbers"),
+    "strings input": (jnp.sum, ["a"], AutoForward(), r"got 'a' \(x\[0\]\); pass arrays or numbers"),
+    "nothing as input": (jnp.sum, None, AutoForward(), "got None; pass arrays or numbers"),
+    "no function": (3, np.ones(3), AutoForward(), r"must be a function f\(x, \*constants\), got 3; the order"),
     "class as adtype": (lambda x: jnp.sum(x**2), np.ones(3), AutoForward, r"write AutoForward\(\)"),
 }
 
@@ -265,6 +279,27 @@ BAD_FUNCTIONS = {
 def test_bad_arguments_are_refused_with_the_remedy(f, x, adtype, message):
     with pytest.raises(TypeError, match=message):
         value_and_gradient(f, adtype, x)
+
+
+@pytest.mark.parametrize(
+    ("constant", "message"),
+    [
+        ("abc", "constant 1 must hold arrays or numbers, got 'abc'; close over"),
+        ("float32", "got 'float32'; close over"),
+        (jnp.sin, "got the function sin; close over anything else, for example with functools.partial"),
+        ({"a": np.float64}, r"got the class float64 \(constant 1\['a'\]\); close over"),
+        (np.array(["a"]), "got ndarray of <U1; close over"),
+    ],
+)
+def test_constants_that_are_no_arrays_are_refused(constant, message):
+    with pytest.raises(TypeError, match=message):
+        value_and_gradient(lambda x, c: jnp.sum(x), AutoForward(), np.ones(3), constant)
+
+
+@pytest.mark.parametrize("constant", [jax.random.key(0), None, True, {"a": [1, 2.0]}, jnp.ones(2, jnp.bfloat16)])
+def test_constants_of_all_kinds_of_numbers_are_taken(constant):
+    _, gradient = value_and_gradient(lambda x, c: jnp.sum(x**2), AutoForward(), np.ones(3), constant)
+    np.testing.assert_array_equal(gradient, 2 * np.ones(3))
 
 
 @pytest.mark.parametrize("make", [lambda: AutoForward(0), lambda: AutoForward(1.5), lambda: AutoByDimension(-1)])

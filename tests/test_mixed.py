@@ -233,3 +233,10 @@ def test_other_libraries_gain_the_choice():
     state, info = jax.jit(kernel.step)(jax.random.key(0), kernel.init(X))
     assert abs(info.energy - (-log_density(X, DATA) + jnp.sum(info.momentum**2) / 2)) < 1e-3
     np.testing.assert_allclose(state.logdensity_grad, slope(np.asarray(state.position)), rtol=1e-8)
+
+
+def test_what_cannot_be_called_is_refused():
+    with pytest.raises(TypeError, match=r"must be a function .*, got 3; the order of the arguments is f, adtype"):
+        as_jax_function(3, AutoForward())
+    with pytest.raises(TypeError, match=r"must be a function .*, got 3; .* differentiate_with\(adtype\)\(f\)"):
+        differentiate_with(AutoForward())(3)

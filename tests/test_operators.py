@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dualtape.ad import AutoForward, AutoReverse, DifferentiationError, PreparationError, default_adtype
+from dualtape.ad import (
+    AutoForward,
+    AutoReverse,
+    DifferentiationError,
+    PreparationError,
+    default_adtype,
+    hessian,
+    hvp,
+)
 from dualtape.ad import operators as op
 from dualtape.ad.finite_difference import AutoFiniteDiff
 from dualtape.ad.reverse import RecomputeLoops
@@ -130,10 +138,28 @@ def test_a_tape_takes_the_branch_of_its_point():
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(0, 3), (3, 0), (40, 2), (2, 40)])
-@pytest.mark.parametrize("adtype", [AutoForward(), AutoReverse()], ids=repr)
+@pytest.mark.parametrize("adtype", [AutoForward(), AutoForward(chunk_size=2), AutoReverse()], ids=repr)
 def test_empty_tall_and_wide(adtype, rows, columns):
     matrix = RNG.normal(size=(rows, columns))
     np.testing.assert_allclose(op.jacobian(lambda x: matrix @ x, adtype, np.ones(columns)), matrix, **TOLERANCE)
+
+
+@pytest.mark.parametrize("adtype", BACKENDS, ids=repr)
+def test_nothing_to_differentiate(adtype):
+    nothing, ones = np.zeros(0), np.ones(2)
+
+    def f(x):
+        return jnp.sum(x) + jnp.ones(2)
+
+    np.testing.assert_array_equal(op.pushforward(f, adtype, nothing, nothing), [0, 0])
+    assert op.pullback(f, adtype, nothing, ones).shape == (0,)
+    assert op.jacobian(f, adtype, nothing).shape == (2, 0)
+    assert op.gradient(jnp.sum, adtype, nothing).shape == (0,)
+    assert hessian(jnp.sum, adtype, nothing).shape == (0, 0)
+    assert hvp(jnp.sum, adtype, nothing, nothing).shape == (0,)
+    assert op.pushforward(lambda x: x[:0], adtype, ones, ones).shape == (0,)
+    np.testing.assert_array_equal(op.pullback(lambda x: x[:0], adtype, ones, nothing), [0, 0])
+    np.testing.assert_array_equal(op.jacobian(lambda x: 3.0, adtype, ones), [0, 0])
 
 
 def test_the_default_is_used_where_no_adtype_is_named():
@@ -147,13 +173,20 @@ BAD = {
     "tangent shape": (lambda: op.pushforward(jnp.sin, None, ONES, np.ones(4)), ValueError, r"tangent.*\[3\].*\[4\]"),
     "tangent tree": (lambda: op.pushforward(jnp.sin, None, ONES, {"a": ONES}), ValueError, r"expected.*got.*'a'"),
     "tangent dtype": (lambda: op.pushforward(jnp.sin, None, ONES, np.ones(3, int)), ValueError, r"float64.*int64"),
-    "cotangent": (lambda: op.pullback(jnp.sum, None, ONES, ONES), ValueError, r"cotangent.*\[\].*\[3\]"),
+    "cotangent shape": (lambda: op.pullback(jnp.sum, None, ONES, ONES), ValueError, r"cotangent.*\[\].*\[3\]"),
     "integer": (lambda: op.jacobian(jnp.sin, None, np.ones(3, int)), TypeError, "floating-point.*got int64"),
     "complex": (lambda: op.jacobian(jnp.sin, None, np.ones(3, complex)), TypeError, "floating-point.*got complex128"),
     "integer result": (lambda: op.jacobian(lambda x: x > 0, None, ONES), TypeError, "got bool; return"),
     "complex result": (lambda: op.jacobian(lambda x: x * 1j, None, ONES), TypeError, "got complex128; return"),
     "derivative": (lambda: op.derivative(jnp.sin, None, ONES), TypeError, r"one number.*\(3,\).*use jacobian"),
     "adtype": (lambda: op.jacobian(jnp.sin, "forward", ONES), TypeError, "got 'forward'"),
+    "function": (lambda: op.jacobian(None, ONES, ONES), TypeError, r"must be a function f\(x, .* got None; the order"),
+    "constant": (lambda: op.jacobian(jnp.sin, None, ONES, "abc"), TypeError, "constant 1 .* got 'abc'; close over"),
+    "cotangent": (lambda: op.pullback(jnp.sin, None, ONES, "abc"), TypeError, "the cotangent .* got 'abc'"),
+    "tangent text": (lambda: op.pushforward(jnp.sin, None, ONES, "abc"), ValueError, r"float64\[3\], got 'abc'; resh"),
+    "vector list": (lambda: op.pushforward(jnp.sin, None, ONES, [1.0, 2]), ValueError, r"\[float64\[\], int64\[\]\]"),
+    "text result": (lambda: op.jacobian(lambda x: "abc", None, ONES), TypeError, "got 'abc'; return"),
+    "no result": (lambda: op.jacobian(lambda x: None, None, ONES), TypeError, "got None; return"),
 }
 
 

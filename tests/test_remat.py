@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dualtape.ad import AutoReverse, prepare_gradient
+from dualtape.ad import AutoForward, AutoReverse, SecondOrder, hessian, prepare_gradient
 from dualtape.ad.reverse import RecomputeLoops, SegmentLoops
 from jax import lax
 
@@ -73,6 +73,19 @@ def test_the_gradient_is_the_same(f, remat):
     expected_value, expected = jax.value_and_grad(f)(x)
     np.testing.assert_allclose(value, expected_value, rtol=1e-14)
     np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("length", range(1, 6))
+@pytest.mark.parametrize("remat", [SegmentLoops(), SegmentLoops(3)], ids=repr)
+def test_second_derivatives_through_short_loops(length, remat):
+    """Also where no segment is full."""
+
+    def f(x):
+        return jnp.sum(lax.scan(lambda c, t: (jnp.sin(c) * x * t, c), x, jnp.linspace(0.5, 1, length))[0])
+
+    x = np.array([0.3, 0.8])
+    for adtype in (AutoReverse(remat), SecondOrder(AutoForward(), AutoReverse(remat))):
+        np.testing.assert_allclose(hessian(f, adtype, x), jax.hessian(f)(x), rtol=1e-12, atol=1e-15)
 
 
 def long_loop(x):

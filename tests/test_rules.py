@@ -36,6 +36,29 @@ def test_a_rule_with_too_few_slopes_is_refused():
         elementwise_rule(lambda value, x: 1.0)(jnp.add)(1.0, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: elementwise_rule(3), "needs a slope, .* got 3; write @elementwise_rule"),
+        (lambda: elementwise_rule(), "needs a slope, .* got none"),
+        (lambda: elementwise_rule(jnp.sin)(2.0), r"decorates a function, got 2.0; give it the slopes first"),
+        (lambda: register_rule(3), r"expected a rule, got 3; write Rule\(function, known, replacement\)"),
+        (lambda: Rule(jnp.sin, (None,), jnp.sin), "function must be the name of one, .* got <"),
+        (lambda: Rule("logaddexp", "0", jnp.sin), r"known must be a tuple .* \(0.0, None\), got '0'"),
+        (lambda: Rule("logaddexp", (0.0, None), 3), "replacement must be a function .* got 3; make it with"),
+    ],
+)
+def test_what_is_no_rule_is_refused_by_name(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_a_slope_of_another_shape_is_refused():
+    rounded = elementwise_rule(lambda value, x: jnp.ones(2))(jnp.sin)
+    with pytest.raises(TypeError, match=r"sin: slope 1 .* returned shape \(2,\), expected \(3,\)"):
+        value_and_gradient(lambda x: jnp.sum(rounded(x)), AutoForward(), np.ones(3))
+
+
 FAR = np.array([-1000.0, -30.0, -1.0, 0.0, 1e-9, 2.0, 40.0, 1000.0])
 
 
@@ -108,3 +131,10 @@ def test_two_arguments_that_move_keep_jaxs_own_rule():
     for adtype in MODES:
         _, gradient = value_and_gradient(lambda x: jnp.logaddexp(x[0], x[1]), adtype, x)
         np.testing.assert_allclose(gradient, special.softmax(x))
+
+
+def test_softplus_is_right_to_the_last_bits():
+    x = np.concatenate([np.linspace(-60, 60, 4001), [-700.0, 700.0, -np.inf, np.inf, 0.0]])
+    expected = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    np.testing.assert_allclose(softplus(x), expected, rtol=1e-15)
+    assert np.isnan(softplus(np.nan))

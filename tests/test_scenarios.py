@@ -30,8 +30,6 @@ REFUSALS = {
 }
 # Where JAX's own rules give NaN or infinity though the function has a derivative: backends and precisions.
 NOT_FINITE = {
-    "single where": (REVERSE, DTYPES),
-    "missing values": (REVERSE, DTYPES),
     "quotient of small numbers": (BACKENDS, (np.float32,)),
 }
 

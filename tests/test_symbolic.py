@@ -87,6 +87,9 @@ SCENARIOS = [
     ("checkpoint", lambda x: jnp.sum(jax.checkpoint(jnp.sin)(x)), np.array([0.5, 2.0]), ()),
     ("scalar", lambda x: jnp.sin(x) * x, np.float64(0.7), ()),
     ("constant", lambda x: jnp.float64(3.0), np.array([1.0]), ()),
+    ("literal", lambda x: 3.0, np.array([1.0]), ()),
+    ("maximum of nothing", lambda x: jnp.max(x[:0], initial=-3.0) * x[0] + jnp.sum(x[:0]), np.array([0.5, 1.0]), ()),
+    ("no argument", lambda x: jnp.max(x, initial=-3.0) + jnp.sum(x**2), np.zeros(0), ()),
 ]
 
 

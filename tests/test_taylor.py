@@ -70,6 +70,28 @@ def test_closed_forms(f, expected, series):
     )
 
 
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0, 3.0, 2, np.float64(4.0)])
+@pytest.mark.parametrize("known", [True, False])
+def test_powers_at_zero(power, known):
+    exponent = power if known else jax.jit(lambda: jnp.asarray(power))()
+    expected = np.zeros(5)
+    expected[int(power)] = special.factorial(power)
+    got = taylor(lambda t: t**exponent, np.float64(0.0), np.float64(1.0), 4)
+    np.testing.assert_array_equal(got, expected)
+    got = taylor(lambda t: jnp.sum((t - jnp.arange(2.0)) ** exponent), np.float64(0.0), np.float64(1.0), 4)
+    np.testing.assert_allclose(
+        got, expected + [special.poch(power - k + 1, k) * (-1.0) ** (power - k) for k in range(5)]
+    )
+
+
+def test_powers_that_are_no_whole_numbers_are_infinite_at_zero():
+    np.testing.assert_array_equal(
+        taylor(lambda t: t**1.5, np.float64(0.0), np.float64(1.0), 3), [0, 0, np.inf, -np.inf]
+    )
+    exponential = taylor(lambda t: (1 - 2 * t) ** t, np.float64(0.0), np.float64(1.0), 2)
+    np.testing.assert_allclose(exponential, [1, 0, -4], atol=1e-14)
+
+
 SERIES = [
     lambda x: lax.rsqrt(x) * lax.logistic(x) + lax.asinh(x),
     lambda x: lax.erf_inv(x) + lax.integer_pow(x, -3),

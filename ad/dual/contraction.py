@@ -13,8 +13,15 @@ import numpy as np
 from jax import lax
 
 from ..equations import bind
-from .jacobians import Columns, Entries, Term, add, gather_columns
+from .jacobians import Columns, Entries, Term, add, gather_columns, weights_of
 from .numbers import Dual
+
+# A sum by coordinate is a comparison of each entry with each coordinate up to this many: XLA runs a scatter element by
+# element, with bounds to check and nothing fused.
+_FEW = 4096
+
+# Weighted sums of so many products become one loop, together with what computes the factors.
+_WRITTEN = 1024
 
 # Products of matrices with fewer numbers in their result than this are written out.
 _TINY = 256
@@ -35,17 +42,16 @@ def _summed(term: Term, axes: tuple[int, ...], shape: tuple[int, ...], dtype: An
         short = tuple(axis for axis in axes if lengths[axis] == 1 and shape[axis] != 1)
         if short:
             # The same columns for all elements along these axes: they come in once the weights are summed.
-            weights = jnp.ones(shape, dtype) if term.weights is None else term.weights
-            term = replace(term, columns=jnp.squeeze(term.columns, short), weights=jnp.sum(weights, short))
+            taken = None if term.taken is None else jnp.any(term.taken, short)
+            weights = jnp.sum(weights_of(term, shape, dtype), short)
+            term = Columns(term.rows, jnp.squeeze(term.columns, short), weights, taken)
             shape = tuple(length for axis, length in enumerate(shape) if axis not in short)
             axes = _renumbered(axes, short)
             if not axes:
                 return term
-        if term.weights is None:
+        if term.weights is None and term.taken is None:
             return Columns(term.rows, jnp.sum(term.columns, axes), None)
-        columns = jnp.broadcast_to(term.columns, (*shape, term.rows.size))
-        batch = tuple(axis for axis in range(len(shape)) if axis not in axes)
-        return Columns(term.rows, lax.dot_general(term.weights, columns, ((axes, axes), (batch, batch))), None)
+        return Columns(term.rows, _weighted_sum(term, weights_of(term, shape, dtype), axes), None)
     weights = jnp.ones(shape, dtype) if term.weights is None else term.weights
     if not term.known:
         return _scattered(term.rows, term.position, weights, axes)
@@ -72,6 +78,29 @@ def _summed(term: Term, axes: tuple[int, ...], shape: tuple[int, ...], dtype: An
     return _scattered(term.rows, position, weights, axes)
 
 
+def _weighted_sum(term: Columns, weights: Any, axes: tuple[int, ...]) -> Any:
+    """The sum over some axes of columns times weights, shape s; the columns may be of length 1 along axes kept."""
+    columns = term.columns
+    small = weights.size * columns.shape[-1] <= _WRITTEN
+    if small and (term.taken is not None or not term.stored):
+        return jnp.sum(replace(term, weights=weights).product(), axes)
+    same = tuple(a for a in range(weights.ndim) if columns.shape[a] == 1 and weights.shape[a] != 1)
+    # An axis along which the columns are the same is one of the result only: a product of matrices, without copies.
+    left = list(range(weights.ndim))
+    right = [a for a in left if a not in same]
+    kept = [a for a in left if a not in axes]
+    last = weights.ndim
+    total = jnp.einsum(weights, left, jnp.squeeze(columns, same), [*right, last], [*kept, last])
+    if term.taken is None:
+        return total
+    # The weights are zero where the term does not count, which is enough unless the columns are infinite or NaN there.
+    return lax.cond(
+        jnp.all(jnp.isfinite(total)),
+        lambda: total,
+        lambda: jnp.sum(replace(term, weights=weights).product(), axes).astype(total.dtype),
+    )
+
+
 def _take_first(position: Any, axes: tuple[int, ...]) -> Any:
     return position[tuple(0 if a in axes else slice(None) for a in range(position.ndim))]
 
@@ -82,6 +111,9 @@ def _renumbered(axes: tuple[int, ...], removed: tuple[int, ...]) -> tuple[int, .
 
 def _scattered(rows: Any, position: Any, weights: Any, axes: tuple[int, ...]) -> Columns:
     """Sums over axes of entries that fall on any coordinate: added up by coordinate."""
+    if weights.size * rows.size <= _FEW:
+        hit = jnp.asarray(position)[..., None] == np.arange(rows.size)
+        return Columns(rows, jnp.sum(jnp.where(hit, weights[..., None], 0), axes), None)
     kept = [axis for axis in range(weights.ndim) if axis not in axes]
     order = (*kept, *axes)
     shape = tuple(weights.shape[a] for a in kept)
@@ -164,7 +196,7 @@ def _matrix_of(equation: Any, term: Entries, other: Dual, side: int) -> Columns:
     sequence = np.argsort(index)
     if not np.array_equal(sequence, np.arange(index.size)):
         columns = columns[..., sequence]
-    return Columns(index[sequence], columns, None)
+    return Columns(index[sequence], columns, None, stored=term.weights is None)
 
 
 def _cumulative(equation: Any, operands: list[Dual]) -> Dual:

@@ -16,8 +16,8 @@ ELEMENTWISE = frozenset({
     "abs", "acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e", "bessel_i1e",
     "cbrt", "clamp", "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "erf", "erf_inv",
     "erfc", "exp", "exp2", "expm1", "igamma", "igammac", "integer_pow", "lgamma", "log", "log1p", "logistic", "max",
-    "min", "mul", "neg", "polygamma", "pow", "reduce_precision", "regularized_incomplete_beta", "rsqrt", "select_n",
-    "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh", "zeta",
+    "min", "mul", "neg", "polygamma", "pow", "reduce_precision", "regularized_incomplete_beta", "rem", "rsqrt",
+    "select_n", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh", "zeta",
 })  # fmt: skip
 
 # Elementwise and constant almost everywhere.
@@ -37,50 +37,69 @@ def is_elementwise(equation: Any) -> bool:
     name = equation.primitive.name
     if name in ELEMENTWISE or name in _FLAT:
         return True
-    if name != "custom_jvp_call" or len(equation.outvars) != 1:
+    if name != "custom_jvp_call" or len({var.aval.shape for var in equation.outvars}) != 1:
         return False
-    return _body_is_elementwise(equation.params["call_jaxpr"].jaxpr, equation.outvars[0].aval.shape)
+    return body_is_elementwise(equation.params["call_jaxpr"].jaxpr, equation.outvars[0].aval.shape)
 
 
-def apply_elementwise(equation: Any, operands: list[Dual]) -> Dual:
-    """The result of an elementwise equation, its Jacobian deferred."""
+def apply_elementwise(equation: Any, operands: list[Dual]) -> list[Dual]:
+    """The results of an elementwise equation, their Jacobians deferred."""
     name = equation.primitive.name
     values = [operand.value for operand in operands]
-    (value,) = bind(equation, values)
-    if name in _FLAT:
-        return Dual(value)
-    sources = []
-    for i, operand in enumerate(operands):
-        if operand.is_active and jnp.issubdtype(operand.dtype, jnp.floating):
-            chain = _case(values[0], i - 1) if name == "select_n" else _chain(equation, i, values)
-            sources.append((operand, chain))
-    return Dual(value, None, tuple(sources))
+    moving = [i for i, o in enumerate(operands) if o.is_active and jnp.issubdtype(o.dtype, jnp.floating)]
+    if name in _FLAT or not moving:
+        return [Dual(result) for result in bind(equation, values)]
+    if name == "select_n":
+        (result,) = bind(equation, values)
+        return [Dual(result, None, tuple((operands[i], _case(values[0], i - 1)) for i in moving))]
+    # The value comes with the first derivative, so that what they share is one operation of the program.
+    results, known = _with_slopes(equation, moving[0], values)
+    slopes = [_Slopes(equation, i, values, known if i == moving[0] else None) for i in moving]
+    return [
+        Dual(result, None, tuple((operands[each.i], _chain(each, out)) for each in slopes))
+        if jnp.issubdtype(result.dtype, jnp.floating)
+        else Dual(result)
+        for out, result in enumerate(results)
+    ]
 
 
 def _case(predicate: Any, case: int) -> Chain:
     """The chain rule of one case of a selection: what is selected passes, the rest is zero, whatever it was."""
-    taken = jnp.asarray(predicate) == case
-
-    def multiply(factor: Array | None) -> Array:
-        return taken.astype(float) if factor is None else jnp.where(taken, factor, 0)
-
-    return Chain(multiply, taken)
+    picked = jnp.asarray(predicate)
+    if picked.dtype == bool:
+        return Chain(_same, picked if case else ~picked)
+    return Chain(_same, picked == case)
 
 
-def _chain(equation: Any, i: int, values: list[Any]) -> Chain:
-    """The chain rule of operand `i`: multiply by its partial derivative, evaluated once."""
-    kept: list[Any] = []
+def _same(factor: Array | None) -> Array | None:
+    return factor
+
+
+class _Slopes:
+    """The partial derivatives of an elementwise equation by operand `i`, evaluated once and when they are needed.
+
+    Each is of the shape of a result or one that stands for it, or None where it is one.
+    """
+
+    def __init__(self, equation: Any, i: int, values: list[Any], known: list[Any] | None) -> None:
+        self.equation, self.i, self.values, self.known = equation, i, values, known
+        self.clips = _clips(equation)
+
+    def __getitem__(self, out: int) -> Any | None:
+        if self.known is None:
+            self.known = _with_slopes(self.equation, self.i, self.values)[1]
+        return self.known[out]
+
+
+def _chain(slopes: _Slopes, out: int) -> Chain:
+    """The chain rule of one operand of one result: multiply by the partial derivative."""
 
     def multiply(factor: Array | None) -> Array | None:
-        if not kept:
-            kept.append(_slope(equation, i, values))
-        (slope,) = kept
+        slope = slopes[out]
         if slope is None or factor is None:
             return factor if slope is None else jnp.asarray(slope)
         product: Array = factor * slope
-        if _clips(equation):
-            product = jnp.where(slope == 0, 0, product)
-        return product
+        return jnp.where(slope == 0, 0, product) if slopes.clips else product
 
     return Chain(multiply)
 
@@ -100,26 +119,28 @@ def _only_clips(jaxpr: Any) -> bool:
     return True
 
 
-def _slope(equation: Any, i: int, values: list[Any]) -> Any | None:
-    """The partial derivative by operand `i`, of shape s or one that stands for it; None where it is one."""
+def _with_slopes(equation: Any, i: int, values: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The results of an elementwise equation and their partial derivatives by operand `i`."""
     name = equation.primitive.name
     if name in ("add", "add_any", "copy", "copy_p", "convert_element_type") or (name == "sub" and i == 0):
-        return None
+        return bind(equation, values), [None]
     if name == "mul":
-        return values[1 - i]
+        return bind(equation, values), [values[1 - i]]
     if name == "div" and i == 0:
-        return 1 / jnp.asarray(values[1])
+        return bind(equation, values), [1 / jnp.asarray(values[1])]
     # Each element of the result moves with one element of the operand alone, be that shared by several: moving all at
     # once gives every partial derivative.
     x = jnp.asarray(values[i])
 
-    def function(operand: Any) -> Any:
-        return bind(equation, [*values[:i], operand, *values[i + 1 :]])[0]
+    def function(operand: Any) -> list[Any]:
+        return bind(equation, [*values[:i], operand, *values[i + 1 :]])
 
-    return jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
+    results, slopes = jax.jvp(function, (x,), (jnp.ones_like(x),))
+    return results, slopes
 
 
-def _body_is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
+def body_is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a program of one result of `shape` works element by element."""
     if not all(_fits(var.aval.shape, shape) for var in (*jaxpr.invars, *jaxpr.constvars)):
         return False
     for equation in jaxpr.eqns:
@@ -128,7 +149,7 @@ def _body_is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
         if body is None and name == "custom_jvp_call":
             body = equation.params["call_jaxpr"]
         if body is not None:
-            if not _body_is_elementwise(body.jaxpr, shape):
+            if not body_is_elementwise(body.jaxpr, shape):
                 return False
         elif name not in ELEMENTWISE and name not in _FLAT and name not in _PREDICATES:
             return False

@@ -84,11 +84,17 @@ class Columns:
         columns: shape (*s, r), or with 1 for some lengths of s: the same along these axes, as for a number that
             stands for all elements of an array.
         weights: shape s; None means ones.
+        taken: where the term counts, shape s; elsewhere it is zero, be columns and weights infinite or NaN. None means
+            everywhere.
+        stored: whether the columns are an array that the program has anyway, such as a matrix of data, and not one
+            that is computed for them.
     """
 
     rows: HostArray
     columns: Array
     weights: Array | None
+    taken: Array | None = None
+    stored: bool = False
 
     def scaled(self, factor: Any) -> Columns:
         """The term with each row multiplied by an array of shape s."""
@@ -96,9 +102,12 @@ class Columns:
 
     def product(self) -> Array:
         """Columns times weights, of shape (*s, r) or shorter where both are."""
-        if self.weights is None:
-            return self.columns
-        return self.columns * self.weights[..., None]
+        product = self.columns if self.weights is None else self.columns * self.weights[..., None]
+        return product if self.taken is None else jnp.where(self.taken[..., None], product, 0).astype(product.dtype)
+
+    def plain(self) -> Columns:
+        """The same term, counted everywhere."""
+        return self if self.taken is None else Columns(self.rows, self.product(), None)
 
     def like(self, other: Term) -> bool:
         """Whether the patterns agree, so that weights may be added."""
@@ -134,7 +143,7 @@ def add(parts: Sequence[Term], shape: tuple[int, ...], dtype: Any) -> Jacobian:
     for part in parts:
         for i, term in enumerate(terms):
             if term.like(part):
-                terms[i] = replace(term, weights=_weights(term, shape, dtype) + _weights(part, shape, dtype))
+                terms[i] = _merged(term, part, shape, dtype)
                 break
             if (
                 small
@@ -183,5 +192,18 @@ def to_dense(jacobian: Jacobian, shape: tuple[int, ...], dtype: Any, dimension: 
     return gather_columns(jacobian, shape, dtype, np.arange(dimension)).columns
 
 
-def _weights(term: Term, shape: tuple[int, ...], dtype: Any) -> Array:
-    return jnp.ones(shape, dtype) if term.weights is None else term.weights
+def _merged(term: Term, part: Term, shape: tuple[int, ...], dtype: Any) -> Term:
+    """The sum of two terms of one pattern."""
+    weights = weights_of(term, shape, dtype) + weights_of(part, shape, dtype)
+    if isinstance(term, Columns) and isinstance(part, Columns):
+        either = None if term.taken is None or part.taken is None else term.taken | part.taken
+        return replace(term, weights=weights, taken=either)
+    return replace(term, weights=weights)
+
+
+def weights_of(term: Term, shape: tuple[int, ...], dtype: Any) -> Array:
+    """The weights of a term as an array, zero where it does not count."""
+    weights = jnp.ones(shape, dtype) if term.weights is None else term.weights
+    if isinstance(term, Entries) or term.taken is None:
+        return weights
+    return jnp.where(term.taken, weights, 0).astype(weights.dtype)

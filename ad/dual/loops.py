@@ -66,7 +66,7 @@ def _scan(equation: Any, operands: list[Dual], propagate: Propagate) -> list[Dua
         results = propagate(jaxpr.jaxpr, jaxpr.consts, [*constants, *carries, *slices])
         return results[:carried], results[carried:]
 
-    first = [sequence.arrays_at(0) for sequence in sequences]
+    first = [sequence.first() for sequence in sequences]
     active = _active_carries(
         lambda carries: step(carries, [s.dual(a) for s, a in zip(sequences, first, strict=True)])[0], init, rows
     )
@@ -94,11 +94,11 @@ class _Sequence:
     """An operand that a scan reads slice by slice: its value, and the arrays of its Jacobian's terms."""
 
     def __init__(self, operand: Dual) -> None:
-        self.jacobian: Jacobian = operand.jacobian
+        self.jacobian: Jacobian = tuple(t.plain() if isinstance(t, Columns) else t for t in operand.jacobian)
         parts: list[Any] = []
         # The position of a coordinate is the same in every slice, or an array that is read along.
         self.still: list[HostArray | None] = []
-        for term in operand.jacobian:
+        for term in self.jacobian:
             if isinstance(term, Entries):
                 same = term.known and bool((term.position == term.position[:1]).all())
                 self.still.append(np.asarray(term.position[0]) if same else None)
@@ -108,8 +108,11 @@ class _Sequence:
                 parts.append((term.columns, term.weights))
         self.arrays: Any = (jnp.asarray(operand.value), parts)
 
-    def arrays_at(self, i: int) -> Any:
-        return jax.tree.map(lambda array: array[i], self.arrays)
+    def first(self) -> Any:
+        """The arrays of a first slice, zeros where there is none."""
+        return jax.tree.map(
+            lambda array: array[0] if len(array) else jnp.zeros(array.shape[1:], array.dtype), self.arrays
+        )
 
     def dual(self, arrays: Any) -> Dual:
         value, parts = arrays

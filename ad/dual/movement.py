@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from .numbers import Dual, stretched
 Move = Callable[[Any], Any]
 
 
-def _moved(
+def moved(
     term: Term, shape: tuple[int, ...], move: Move, move_position: Move | None = None, fills: bool = False
 ) -> Term:
     """A term under an operation that moves elements.
@@ -30,11 +29,13 @@ def _moved(
         move_position: the operation on positions, where it is another one.
         fills: whether the operation can make new elements, which are zero.
     """
-    weights = term.weights
     if isinstance(term, Columns):
+        term = term.plain()
+        weights = term.weights
         columns = jnp.broadcast_to(term.columns, (*shape, term.rows.size))
         columns = jax.vmap(move, in_axes=-1, out_axes=-1)(columns)
-        return replace(term, columns=columns, weights=None if weights is None else move(weights))
+        return Columns(term.rows, columns, None if weights is None else move(weights))
+    weights = term.weights
     if weights is None and fills:
         weights = jnp.ones(term.position.shape)
     moved = None if weights is None else move(weights)
@@ -57,7 +58,7 @@ def _plain(equation: Any, operands: list[Dual]) -> Dual:
     def move(array: Any) -> Any:
         return bind(equation, [array])[0]
 
-    return Dual(move(operand.value), tuple(_moved(term, operand.shape, move) for term in operand.jacobian))
+    return Dual(move(operand.value), tuple(moved(term, operand.shape, move) for term in operand.jacobian))
 
 
 def _broadcast_in_dim(equation: Any, operands: list[Dual]) -> Dual | None:
@@ -72,7 +73,7 @@ def _broadcast_in_dim(equation: Any, operands: list[Dual]) -> Dual | None:
 
     if not operand.shape:
         return Dual(move(operand.value), stretched(operand, tuple(shape)))
-    return Dual(move(operand.value), tuple(_moved(term, operand.shape, move) for term in operand.jacobian))
+    return Dual(move(operand.value), tuple(moved(term, operand.shape, move) for term in operand.jacobian))
 
 
 def _gather(equation: Any, operands: list[Dual]) -> Dual | None:
@@ -98,7 +99,7 @@ def _gather(equation: Any, operands: list[Dual]) -> Dual | None:
     (value,) = bind(equation, [operand.value, indices.value])
     # Elements out of range are NaN in the value; like JAX, their derivative is zero.
     terms = [
-        _moved(
+        moved(
             term,
             operand.shape,
             lambda array: gather(array, params["mode"], 0 if filling else None),
@@ -124,10 +125,11 @@ def _dynamic_slice(equation: Any, operands: list[Dual]) -> Dual | None:
     terms: list[Term] = []
     for term in operand.jacobian:
         if isinstance(term, Columns):
-            columns = move(jnp.broadcast_to(term.columns, (*operand.shape, term.rows.size)))
-            terms.append(replace(term, columns=columns, weights=None if term.weights is None else move(term.weights)))
+            plain = term.plain()
+            columns = move(jnp.broadcast_to(plain.columns, (*operand.shape, plain.rows.size)))
+            terms.append(Columns(plain.rows, columns, None if plain.weights is None else move(plain.weights)))
         else:
-            terms.append(_moved(term, operand.shape, move))
+            terms.append(moved(term, operand.shape, move))
     return Dual(move(operand.value), tuple(terms))
 
 
@@ -140,38 +142,34 @@ def _dynamic_update_slice(equation: Any, operands: list[Dual]) -> Dual | None:
     if not (operand.is_active or update.is_active):
         return Dual(value)
     rows = np.unique(np.concatenate([t.rows for o in (operand, update) for t in o.jacobian]))
+    parts = [_entries_over(rows, o, value.dtype) for o in (operand, update)]
+    if parts[0] is not None and parts[1] is not None:
+        # Each element still depends on one coordinate at most, and on which one is overwritten as its value is.
+        position, weights = (lax.dynamic_update_slice(a, b, first) for a, b in zip(parts[0], parts[1], strict=True))
+        return Dual(value, (Entries(rows, position, weights),))
 
     # In place: a loop that fills an array row by row carries its columns and writes one row of them at a time.
     into = [*first, jnp.zeros_like(first[0])]
-    return Dual(
-        value,
-        (
-            Columns(
-                rows,
-                lax.dynamic_update_slice(operand.columns(rows), update.columns(rows), into),
-                None,
-            ),
-        ),
-    )
-
-
-def _scatter(equation: Any, operands: list[Dual]) -> Dual | None:
-    operand, indices, updates = operands
-    params = equation.params
-    writes = int(np.prod(indices.shape[:-1]))
-    # Two values written to one place: which one stays is for the value to say, and its derivative must follow.
-    sure = writes == 1 or params["unique_indices"] or equation.primitive.name == "scatter-add"
-    if indices.is_active or not sure:
-        return None
-    (value,) = bind(equation, [o.value for o in operands])
-    rows = np.unique(np.concatenate([t.rows for o in (operand, updates) for t in o.jacobian]))
-
-    # Columns are one more axis of what is written, in place.
-    numbers = params["dimension_numbers"]
-    wider = numbers._replace(update_window_dims=(*numbers.update_window_dims, len(updates.shape)))
-    columnwise = equation.replace(params={**params, "dimension_numbers": wider})
-    (columns,) = bind(columnwise, [operand.columns(rows), indices.value, updates.columns(rows)])
+    columns = lax.dynamic_update_slice(operand.columns(rows), update.columns(rows), into)
     return Dual(value, (Columns(rows, columns, None),))
+
+
+def _entries_over(rows: Any, dual: Dual, dtype: Any) -> tuple[Any, Any] | None:
+    """Place in `rows` and weight of the one coordinate that each element depends on, weight zero for none.
+
+    None where an element may depend on several.
+    """
+    if not dual.is_active:
+        return jnp.zeros(dual.shape, int), jnp.zeros(dual.shape, dtype)
+    term = dual.jacobian[0]
+    if len(dual.jacobian) > 1 or isinstance(term, Columns):
+        return None
+    place = np.searchsorted(rows, term.rows)
+    if np.array_equal(place, np.arange(rows.size)):
+        position = jnp.asarray(term.position)
+    else:
+        position = jnp.asarray(place)[jnp.asarray(term.position)]
+    return position, jnp.ones(dual.shape, dtype) if term.weights is None else term.weights
 
 
 def _pad(equation: Any, operands: list[Dual]) -> Dual | None:
@@ -184,12 +182,12 @@ def _pad(equation: Any, operands: list[Dual]) -> Dual | None:
         return lax.pad(array, jnp.zeros((), array.dtype), config)
 
     (value,) = bind(equation, [operand.value, filling.value])
-    return Dual(value, tuple(_moved(term, operand.shape, move, fills=True) for term in operand.jacobian))
+    return Dual(value, tuple(moved(term, operand.shape, move, fills=True) for term in operand.jacobian))
 
 
 def _concatenate(equation: Any, operands: list[Dual]) -> Dual:
     (value,) = bind(equation, [operand.value for operand in operands])
-    return _joined(value, operands, equation.params["dimension"])
+    return joined(value, operands, equation.params["dimension"])
 
 
 def _stack(equation: Any, operands: list[Dual]) -> Dual:
@@ -200,12 +198,13 @@ def _stack(equation: Any, operands: list[Dual]) -> Dual:
         def move(array: Any) -> Any:
             return jnp.expand_dims(array, axis)
 
-        return Dual(move(operand.value), tuple(_moved(term, operand.shape, move) for term in operand.jacobian))
+        return Dual(move(operand.value), tuple(moved(term, operand.shape, move) for term in operand.jacobian))
 
-    return _joined(value, [lengthened(operand) for operand in operands], axis)
+    return joined(value, [lengthened(operand) for operand in operands], axis)
 
 
-def _joined(value: Any, operands: list[Dual], axis: int) -> Dual:
+def joined(value: Any, operands: list[Dual], axis: int) -> Dual:
+    """The Jacobian of a concatenation along `axis`, whose value is given."""
     dtype = value.dtype
     single = [operand.jacobian[0] if len(operand.jacobian) == 1 else None for operand in operands]
     if all(not o.is_active or (isinstance(t, Entries) and t.known) for o, t in zip(operands, single, strict=True)):
@@ -235,7 +234,7 @@ def _split(equation: Any, operands: list[Dual]) -> list[Dual]:
         def move(array: Any, start: int = start, size: int = size) -> Any:
             return lax.slice_in_dim(array, start, start + size, axis=axis)
 
-        results.append(Dual(move(operand.value), tuple(_moved(t, operand.shape, move) for t in operand.jacobian)))
+        results.append(Dual(move(operand.value), tuple(moved(t, operand.shape, move) for t in operand.jacobian)))
         start += size
     return results
 
@@ -249,16 +248,14 @@ def _unstack(equation: Any, operands: list[Dual]) -> list[Dual]:
         def move(array: Any, i: int = i) -> Any:
             return lax.index_in_dim(array, i, axis, keepdims=False)
 
-        results.append(Dual(move(operand.value), tuple(_moved(t, operand.shape, move) for t in operand.jacobian)))
+        results.append(Dual(move(operand.value), tuple(moved(t, operand.shape, move) for t in operand.jacobian)))
     return results
 
 
 MOVEMENTS: dict[str, Callable[[Any, list[Dual]], Dual | list[Dual] | None]] = {
-    **dict.fromkeys(("reshape", "transpose", "squeeze", "expand_dims", "slice", "rev"), _plain),
+    **dict.fromkeys(("reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "tile"), _plain),
     "broadcast_in_dim": _broadcast_in_dim,
     "gather": _gather,
-    "scatter": _scatter,
-    "scatter-add": _scatter,
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update_slice,
     "pad": _pad,

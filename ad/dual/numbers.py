@@ -28,14 +28,11 @@ class Chain:
 
     def __call__(self, factor: Factor, shape: tuple[int, ...]) -> Factor:
         """The factor one step further back."""
-        product = self.multiply(factor.array)
-        if factor.taken is not None and product is not None:
-            # By where it was taken, not by where it is zero: a factor that only happens to be zero still moves.
-            product = jnp.where(factor.taken, product, 0)
-        if self.taken is None:
-            return Factor(product, factor.taken)
-        taken = jnp.broadcast_to(self.taken, shape)
-        return Factor(product, taken if factor.taken is None else taken & factor.taken)
+        taken = factor.taken
+        if self.taken is not None:
+            here = jnp.broadcast_to(self.taken, shape)
+            taken = here if taken is None else taken & here
+        return Factor(self.multiply(factor.array), taken)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,30 +41,39 @@ class Factor:
 
     Args:
         array: of shape s; None means ones.
-        taken: where a selection on the way takes this value, shape s; None where there is no selection.
+        taken: where a selection on the way takes this value, shape s; None where there is no selection. Where it does
+            not the derivative is zero, and the array says anything: by where it was taken, not by where it is zero,
+            since a factor that only happens to be zero still moves.
     """
 
     array: Array | None
     taken: Array | None = None
 
+    def masked(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """The derivative as an array of shape s."""
+        array = _ones(self.array, shape, dtype)
+        return array if self.taken is None else jnp.where(self.taken, array, jnp.zeros((), array.dtype))
+
     def plus(self, other: Factor, shape: tuple[int, ...], dtype: Any) -> Factor:
         """The sum, where two paths meet."""
-        total = _ones(self.array, shape, dtype) + _ones(other.array, shape, dtype)
+        total = self.masked(shape, dtype) + other.masked(shape, dtype)
         if self.taken is None or other.taken is None:
             return Factor(total)
         return Factor(total, self.taken | other.taken)
 
     def of(self, term: Term, shape: tuple[int, ...], dtype: Any) -> Term:
         """A term multiplied by the factor."""
-        if self.array is None:
+        if self.array is None and self.taken is None:
             return term
-        scaled = term.scaled(_ones(self.array, shape, dtype))
-        if self.taken is None:
-            return scaled
-        if isinstance(scaled, Columns):
-            columns = jnp.where(self.taken[..., None], scaled.product(), 0)
-            return Columns(scaled.rows, columns, None)
-        return replace(scaled, weights=jnp.where(self.taken, jnp.asarray(scaled.weights), 0))
+        if isinstance(term, Columns):
+            scaled = term if self.array is None else term.scaled(_ones(self.array, shape, dtype))
+            if self.taken is None:
+                return scaled
+            return replace(scaled, taken=self.taken if term.taken is None else self.taken & term.taken)
+        if term.weights is None or self.taken is None:
+            return term.scaled(self.masked(shape, dtype))
+        weights = jnp.asarray(term.weights * _ones(self.array, shape, dtype))
+        return replace(term, weights=jnp.where(self.taken, weights, jnp.zeros((), weights.dtype)))
 
 
 @dataclass(eq=False)
@@ -165,7 +171,8 @@ def stretched(dual: Dual, shape: tuple[int, ...]) -> Jacobian:
 def _stretched(term: Term, shape: tuple[int, ...]) -> Term:
     weights = None if term.weights is None else jnp.broadcast_to(term.weights, shape)
     if isinstance(term, Columns):  # columns of length 1 along an axis are read as if longer
-        return replace(term, weights=weights)
+        taken = None if term.taken is None else jnp.broadcast_to(term.taken, shape)
+        return replace(term, weights=weights, taken=taken)
     position = np.broadcast_to(term.position, shape) if term.known else jnp.broadcast_to(term.position, shape)
     return Entries(term.rows, position, weights)
 

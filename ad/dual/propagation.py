@@ -14,10 +14,12 @@ from jax.extend.core import Literal
 from ..equations import bind, inlined_body, shaped
 from .contraction import CONTRACTIONS
 from .elementwise import apply_elementwise, is_elementwise
+from .expansion import expansion
 from .jacobians import Array, Columns, gather_columns, identity, to_dense
 from .loops import LOOPS
 from .movement import MOVEMENTS
 from .numbers import Dual
+from .scatter import SCATTERS
 
 # What is known while tracing is computed while tracing, up to this size: indices and masks, mostly.
 _FOLDED_SIZE = 1 << 16
@@ -75,9 +77,11 @@ def propagate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Dual]) -
 
 def _apply(equation: Any, operands: list[Dual]) -> list[Dual]:
     name = equation.primitive.name
-    if not any(operand.is_active for operand in operands):
-        return [Dual(value) for value in _evaluate(equation, operands)]
+    active = any(operand.is_active for operand in operands)
     body = inlined_body(equation)
+    known = all(isinstance(operand.value, np.ndarray) for operand in operands)
+    if not active and not (body and known):
+        return [Dual(value) for value in _evaluate(equation, operands)]
     if body is not None:
         return propagate(body.jaxpr, body.consts, operands)
     atoms = [atom.aval for atom in (*equation.invars, *equation.outvars)]
@@ -86,14 +90,20 @@ def _apply(equation: Any, operands: list[Dual]) -> list[Dual]:
         return _opaque(equation, operands)
     if not any(_is(var.aval, jnp.floating) for var in equation.outvars):
         return [Dual(value) for value in bind(equation, [operand.value for operand in operands])]
+    written_out = expansion(equation, operands)
+    if written_out is not None:
+        program = jax.make_jaxpr(written_out)(*[operand.value for operand in operands])
+        return propagate(program.jaxpr, program.consts, operands)
     if is_elementwise(equation):
-        return [apply_elementwise(equation, operands)]
-    for rules in (MOVEMENTS, CONTRACTIONS):
+        return apply_elementwise(equation, operands)
+    for rules in (MOVEMENTS, SCATTERS, CONTRACTIONS):
         if name in rules:
             result = rules[name](equation, operands)
             if result is not None:
                 return result if isinstance(result, list) else [result]
-    if name in LOOPS:
+    # A loop under `vmap` may go on for one element and not for another, which is for JAX's own rules.
+    batched = name == "while" and bool(equation.params["cond_jaxpr"].out_avals[0].shape)
+    if name in LOOPS and not batched:
         return LOOPS[name](equation, operands, propagate)
     return _opaque(equation, operands)
 
@@ -151,5 +161,5 @@ def _is(aval: Any, kind: Any) -> bool:
 _FOLDED = frozenset({
     "add", "sub", "mul", "div", "rem", "max", "min", "neg", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not",
     "select_n", "convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "expand_dims", "slice", "transpose",
-    "concatenate", "iota", "gather", "rev", "copy", "stack",
+    "concatenate", "iota", "gather", "rev", "copy", "stack", "tile", "Nonzero",
 })  # fmt: skip

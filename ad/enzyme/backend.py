@@ -20,7 +20,15 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Literal, jaxpr_as_fun, subjaxprs
 
-from ..adtypes import AbstractForwardBackend, AbstractReverseBackend, Array, Flat, FlatFunction, Pullback
+from ..adtypes import (
+    AbstractForwardBackend,
+    AbstractReverseBackend,
+    Array,
+    Flat,
+    FlatFunction,
+    Pullback,
+    check_chunk_size,
+)
 from ..equations import bind
 from ..errors import DifferentiationError
 from .rules import STOP, Rewriter
@@ -75,12 +83,7 @@ class AutoEnzymeForward(AbstractForwardBackend):
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
-        size = self.chunk_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ValueError(
-                f"AutoEnzymeForward: chunk_size must be a positive integer or None, got {size!r}; "
-                f"use AutoEnzymeForward() to let it be chosen."
-            )
+        check_chunk_size(self.chunk_size, "AutoEnzymeForward")
 
     def pushforward(self, f: FlatFunction, x: Flat, tangents: Array) -> tuple[Array, Array]:
         """See `AbstractForwardBackend.pushforward`; the tangents go through in one pass."""

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..adtypes import AbstractADType, check_adtype
+from ..adtypes import AbstractADType
 from ..errors import DifferentiationError
 from ..gradient import prepare_gradient
-from ..naming import written
-from ..scenarios.reference import Reference, judge, reference_gradient
+from ..scenarios.reference import judge, reference_gradient
 from ..scenarios.scenario import Scenario
-from .agreement import Evaluated
 from .results import Cell, GradientBenchmark, Outcome
-from .timing import TimedLoop, compile_loop, time_together
-from .usual import BASELINE, usual_backends
+from .timing import TimedLoop, Timing, compile_loop, time_together
+from .usual import BASELINE, chosen_adtypes, usual_backends
 from .verdicts import Verdict
 
 
@@ -28,7 +26,7 @@ def benchmark_gradients(
     what: Callable[..., Any] | Scenario | Iterable[Scenario],
     x: Any = None,
     *constants: Any,
-    adtypes: Sequence[AbstractADType] | None = None,
+    adtypes: AbstractADType | Sequence[AbstractADType] | None = None,
 ) -> GradientBenchmark:
     """Time every backend inside a compiled loop, print the table and return it.
 
@@ -39,13 +37,15 @@ def benchmark_gradients(
         what: a function `f(x, *constants)` with one floating-point number as its result, or scenarios.
         x: the point, where `what` is a function.
         constants: further arguments, where `what` is a function.
-        adtypes: what to compare; None means the usual backends (`usual_backends`).
+        adtypes: one adtype or several to compare; None means the usual backends (`usual_backends`).
 
     Returns:
         A `GradientBenchmark`, with `plot(path)` for the picture.
 
     Raises:
-        TypeError: on what is neither a function with a point nor scenarios, or an adtype that is none.
+        TypeError: on what is neither a function with a point nor scenarios, a function with another kind of result,
+            or an adtype that is none.
+        ValueError: where the value is not finite, or if `adtypes` is empty or repeats one.
     """
     if isinstance(what, Scenario):
         scenarios: tuple[Any, ...] = (what,)
@@ -65,71 +65,81 @@ def benchmark_gradients(
 
 def measure_gradients(
     scenarios: Sequence[Scenario],
-    adtypes: Sequence[AbstractADType] | None = None,
+    adtypes: AbstractADType | Sequence[AbstractADType] | None = None,
     *,
     repetitions: int = 3,
     target: float = 0.02,
     limit: float = 60.0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[Scenario], None] = lambda _: None,
 ) -> GradientBenchmark:
     """What `benchmark_gradients` does, without printing. Interrupted (Ctrl-C), it returns what has been measured.
 
     Args:
         scenarios: what to differentiate.
-        adtypes: what to compare; None means the usual backends.
+        adtypes: one adtype or several to compare; None means the usual backends.
         repetitions: how many measurements of each cell.
         target: seconds that each should last.
         limit: seconds after which a cell is given up, as far as it runs in Python.
-        progress: is told the name of each scenario before it starts.
+        progress: is told each scenario before it starts.
+
+    Raises:
+        TypeError, ValueError: as `benchmark_gradients`.
     """
-    chosen = usual_backends() if adtypes is None else tuple(adtypes)
-    named = {written(check_adtype(adtype, "benchmark_gradients: adtypes")): adtype for adtype in chosen}
+    named = {repr(adtype): adtype for adtype in chosen_adtypes(adtypes, usual_backends(), "benchmark_gradients")}
     cells: list[Cell] = []
     try:
         for scenario in scenarios:
-            progress(scenario.name)
+            progress(scenario)
             cells += _measure(scenario, named, repetitions, target, limit)
     except KeyboardInterrupt:
         if not cells:
             raise
     names = tuple(named)
-    baseline = written(BASELINE)
-    return GradientBenchmark(tuple(cells), names, baseline if baseline in names else names[0])
+    measured = {cell.adtype for cell in cells if cell.timing is not None}
+    # Figures relative to a backend without any would be none.
+    baseline = next((name for name in (repr(BASELINE), *names) if name in measured), names[0])
+    return GradientBenchmark(tuple(cells), names, baseline)
 
 
 def _measure(
-    scenario: Scenario, adtypes: dict[str, AbstractADType], repetitions: int, target: float, limit: float
+    scenario: Scenario, adtypes: Mapping[str, AbstractADType], repetitions: int, target: float, limit: float
 ) -> list[Cell]:
+    """A cell for each adtype. All are compiled, evaluated and judged by one program each, which is then timed."""
     arguments = (scenario.x, *scenario.constants)
     dimension = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(scenario.x))
+
+    def cell(name: str, outcome: Outcome, detail: str = "", timing: Timing | None = None) -> Cell:
+        return Cell(scenario.name, scenario.family, dimension, name, outcome, detail, timing)
+
+    try:
+        with _at_most(limit):
+            reference = reference_gradient(scenario)
+    except TimeoutError as error:
+        return [cell(name, Outcome.SLOW, f"finite differences, the yardstick: {error}") for name in adtypes]
     loops: dict[str, TimedLoop] = {}
     cells: dict[str, Cell] = {}
-    reference: Reference | None = None
     for name, adtype in adtypes.items():
-        outcome, detail = Outcome.CORRECT, ""
         try:
             with _at_most(limit):
-                reference = reference or reference_gradient(scenario)
                 prepared = prepare_gradient(
                     scenario.f, adtype, scenario.elsewhere, *scenario.constants, subject=scenario.name
                 )
                 loop = compile_loop(prepared.value_and_gradient, *arguments)
-                found = Evaluated.at(loop, arguments)
-                judgement = judge(reference, found.value, found.gradient, loop.dtype)
-            if judgement.verdict is not Verdict.CORRECT:
-                outcome, detail = Outcome.WRONG, judgement.reason
-            else:
-                loops[name] = loop
+                judgement = judge(reference, *loop.evaluate(*arguments), loop.dtype)
         except DifferentiationError as error:
-            outcome, detail = Outcome.REFUSED, str(error).removeprefix(f"{scenario.name}: ")
+            cells[name] = cell(name, Outcome.REFUSED, str(error).removeprefix(f"{scenario.name}: "))
         except TimeoutError as error:
-            outcome, detail = Outcome.SLOW, str(error)
+            cells[name] = cell(name, Outcome.SLOW, str(error))
         except Exception as error:  # one cell must not end the run
-            outcome, detail = _failure(error)
-        cells[name] = Cell(scenario.name, scenario.family, dimension, name, outcome, detail)
+            cells[name] = cell(name, *_failure(error))
+        else:
+            if judgement.verdict is Verdict.CORRECT:
+                cells[name] = cell(name, Outcome.CORRECT)
+                loops[name] = loop
+            else:
+                cells[name] = cell(name, Outcome.WRONG, judgement.reason)
     timings = time_together(list(loops.values()), *arguments, repetitions=repetitions, target=target)
-    for name, timing in zip(loops, timings, strict=True):
-        cells[name] = Cell(scenario.name, scenario.family, dimension, name, Outcome.CORRECT, "", timing)
+    cells |= {n: cell(n, Outcome.CORRECT, timing=timing) for n, timing in zip(loops, timings, strict=True)}
     return list(cells.values())
 
 

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ..adtypes import AbstractADType, check_adtype
+from ..adtypes import AbstractADType
 from ..errors import DifferentiationError
 from ..forward import AutoForward
 from ..gradient import prepare_gradient
-from ..naming import written
 from ..reverse import AutoReverse
+from .usual import chosen_adtypes
 from .verdicts import Comparison, GradientCheck, Verdict, advice
-from .yardstick import HostArray, finite_difference, host_function, tolerance
+from .yardstick import HostArray, finite_difference, flat, host_function, tolerance
 
 # Finite differences cost some 24 evaluations a coordinate: of more than this, an even selection is looked at.
 MOST_COORDINATES = 256
@@ -24,7 +25,7 @@ DEFAULT_ADTYPES = (AutoForward(), AutoReverse())
 
 
 def check_gradients(
-    f: Callable[..., Any], x: Any, *constants: Any, adtypes: Sequence[AbstractADType] | None = None
+    f: Callable[..., Any], x: Any, *constants: Any, adtypes: AbstractADType | Sequence[AbstractADType] | None = None
 ) -> GradientCheck:
     """Compare every mode with finite differences, print the table and return it.
 
@@ -32,14 +33,14 @@ def check_gradients(
         f: a function `f(x, *constants)` with one floating-point number as its result.
         x: the point, an array or a pytree of arrays, in the precision that is to be checked.
         constants: further arguments, not differentiated.
-        adtypes: the modes; None means `AutoForward()` and `AutoReverse()`.
+        adtypes: one mode or several; None means `AutoForward()` and `AutoReverse()`.
 
     Returns:
         A `GradientCheck`; raise on `not check.ok` where a script should stop.
 
     Raises:
         TypeError: if an adtype is none, or `f` has another kind of result.
-        ValueError: if `f` is not finite at `x`: there is no gradient to check.
+        ValueError: if `f` is not finite at `x`: there is no gradient to check; if `adtypes` is empty or repeats one.
     """
     name = str(getattr(f, "__name__", "the function"))
     check = examine_gradients(f, [x], *constants, adtypes=adtypes, subject=name)
@@ -51,7 +52,7 @@ def examine_gradients(
     f: Callable[..., Any],
     points: Sequence[Any],
     *constants: Any,
-    adtypes: Sequence[AbstractADType] | None = None,
+    adtypes: AbstractADType | Sequence[AbstractADType] | None = None,
     labels: Sequence[str] | None = None,
     subject: str = "the function",
 ) -> GradientCheck:
@@ -61,24 +62,22 @@ def examine_gradients(
         f: a function `f(x, *constants)`.
         points: where to look, all of one structure.
         constants: further arguments.
-        adtypes: the modes; None means `AutoForward()` and `AutoReverse()`.
+        adtypes: one mode or several; None means `AutoForward()` and `AutoReverse()`.
         labels: names for the leaves of a point; None means their paths.
         subject: what to call `f`.
     """
-    modes = [
-        check_adtype(each, "check_gradients: adtypes") for each in (DEFAULT_ADTYPES if adtypes is None else adtypes)
-    ]
+    modes = chosen_adtypes(adtypes, DEFAULT_ADTYPES, "check_gradients")
     entries = _Entries.of(points[0], labels)
     host = host_function(f, points[0], *constants, subject=subject)
-    flat = np.array([_flat(point) for point in points])
-    values = np.array([host(point) for point in flat])
+    here = np.array([flat(point) for point in points])
+    values = np.array([host(point) for point in here])
     if not np.isfinite(values).all():
         bad = int(np.argmin(np.isfinite(values)))
         raise ValueError(
-            f"check_gradients: {subject} is {values[bad]} at the point {_brief(flat[bad])}; there is no gradient to "
+            f"check_gradients: {subject} is {values[bad]} at the point {_brief(here[bad])}; there is no gradient to "
             f"check where the value is not finite. Give a point inside the domain."
         )
-    yardstick = _Yardstick.at(host, flat, values)
+    yardstick = _Yardstick.at(host, here, values)
     rows: list[Comparison] = []
     refusals: list[tuple[str, str]] = []
     notes: list[str] = []
@@ -86,18 +85,18 @@ def examine_gradients(
         try:
             prepared = prepare_gradient(f, mode, points[0], *constants, subject=subject)
         except DifferentiationError as error:
-            refusals.append((written(mode), str(error).removeprefix(f"{subject}: ")))
+            refusals.append((repr(mode), str(error).removeprefix(f"{subject}: ")))
             continue
         results = [prepared.value_and_gradient(point, *constants) for point in points]
-        found = np.array([float(value) for value, _ in results]), np.array([_flat(g) for _, g in results])
-        rows += yardstick.compare(entries, written(mode), *found, np.asarray(results[0][0]).dtype)
+        found = np.array([float(value) for value, _ in results]), np.array([flat(g) for _, g in results])
+        rows += yardstick.compare(entries, repr(mode), *found, np.asarray(results[0][0]).dtype)
     order = {label: i for i, label in enumerate(("value", *entries.labels))}
     rows.sort(key=lambda row: order[row.label])
     for label in entries.labels:
         notes += advice(label, [row for row in rows if row.label == label])
-    if len(yardstick.checked) < flat.shape[1]:
+    if len(yardstick.checked) < here.shape[1]:
         notes.append(
-            f"Finite differences at {len(yardstick.checked)} of {flat.shape[1]} coordinates, evenly spaced; the others "
+            f"Finite differences at {len(yardstick.checked)} of {here.shape[1]} coordinates, evenly spaced; the others "
             f"were only checked for being finite."
         )
     return GradientCheck(subject, tuple(values.tolist()), tuple(rows), tuple(refusals), tuple(notes))
@@ -152,16 +151,16 @@ class _Yardstick:
     ) -> list[Comparison]:
         """A row for the value and one for each leaf: where its verdict is worst."""
         allowed = np.array([tolerance(self.derivatives[i], dtype) for i in range(len(found))])
-        allowed += np.finfo(dtype).eps * np.abs(self.values)[:, None]
+        allowed += float(jnp.finfo(dtype).eps) * np.abs(self.values)[:, None]
         with np.errstate(invalid="ignore"):
             distance = np.abs(found - self.derivatives)
             wrong = distance > allowed + 10 * self.errors
             largest = np.nanmax(np.abs(self.derivatives), axis=1, keepdims=True, initial=0.0)
             vague = 1e-3 * np.abs(self.derivatives) + 1e-6 * largest + 1e-9 * (1 + np.abs(self.values)[:, None])
             uncertain = ~(self.errors <= vague)
-        flat = np.broadcast_to((found == 0).all(axis=0) & ~self.moves, found.shape)
+        constant = np.broadcast_to((found == 0).all(axis=0) & ~self.moves, found.shape)
         unchecked = ~np.isin(np.arange(found.shape[1]), self.checked)
-        conditions = [~np.isfinite(found), np.broadcast_to(unchecked, found.shape), wrong, uncertain, flat]
+        conditions = [~np.isfinite(found), np.broadcast_to(unchecked, found.shape), wrong, uncertain, constant]
         verdicts = [Verdict.NOT_FINITE, Verdict.CORRECT, Verdict.WRONG, Verdict.UNCERTAIN, Verdict.FLAT]
         severity = np.select(conditions, [v.severity for v in verdicts], Verdict.CORRECT.severity)
         ratio = np.nan_to_num(distance / allowed, nan=-1.0, posinf=np.inf)
@@ -169,7 +168,8 @@ class _Yardstick:
         worst = int(np.argmax(np.abs(values - self.values)))
         same = np.abs(values - self.values) <= tolerance(self.values, dtype)
         verdict = Verdict.CORRECT if same.all() else Verdict.WRONG if np.isfinite(values).all() else Verdict.NOT_FINITE
-        rows = [Comparison("value", "", 1, adtype, float(values[worst]), float(self.values[worst]), verdict)]
+        numbers = float(values[worst]), float(self.values[worst])
+        rows = [Comparison("value", "", 1, adtype, *numbers, verdict, worst + 1)]
         for label, stretch, shape in entries.slices():
             worst_first = np.lexsort((-ratio[:, stretch].ravel(), -severity[:, stretch].ravel()))
             point, inside = np.unravel_index(worst_first[0], severity[:, stretch].shape)
@@ -178,15 +178,9 @@ class _Yardstick:
             size = stretch.stop - stretch.start
             entry = f"[{index}]" if size > 1 else ""
             verdict = list(Verdict)[int(severity[place])]
-            rows.append(
-                Comparison(label, entry, size, adtype, float(found[place]), float(self.derivatives[place]), verdict)
-            )
+            numbers = float(found[place]), float(self.derivatives[place])
+            rows.append(Comparison(label, entry, size, adtype, *numbers, verdict, place[0] + 1))
         return rows
-
-
-def _flat(x: Any) -> HostArray:
-    leaves = [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(x)]
-    return np.concatenate(leaves) if leaves else np.zeros(0)
 
 
 def _brief(point: HostArray) -> str:

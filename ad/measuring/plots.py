@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..naming import ratio
+
 if TYPE_CHECKING:
     from .results import GradientBenchmark
 
@@ -20,6 +22,8 @@ def plot_benchmark(benchmark: GradientBenchmark, path: Any) -> None:
 
     The boxes span the quartiles over the scenarios that a backend differentiates correctly, the whiskers the 5th to
     the 95th percentile; every scenario is a point.
+
+    Of a single function there are points with their figures instead.
 
     Args:
         benchmark: at least one scenario.
@@ -41,17 +45,21 @@ def plot_benchmark(benchmark: GradientBenchmark, path: Any) -> None:
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(benchmark.adtypes)}
     total = len(benchmark.scenarios)
     # A figure of its own: the state that pyplot keeps, and the window it may open, belong to the user.
-    figure = Figure(figsize=(11, 1.6 + 0.62 * len(rows)), dpi=160, layout="constrained")
+    figure = Figure(figsize=(11, 1.8 + 0.62 * len(rows)), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     panels: Any = figure.subplots(1, 2, sharey=True)
     for panel, measure, title, less in zip(
-        panels, (seconds, memory), ("Time", "Memory"), ("faster", "less"), strict=True
+        panels, (seconds, memory), ("Time", "Memory of the compiled program"), ("faster", "less"), strict=True
     ):
         _boxes(panel, [(list(benchmark.ratios(r.adtype, measure).values()), colours[r.adtype]) for r in rows])
         panel.set_title(title, fontsize=12, color=_INK, loc="left", weight="bold")
         panel.set_xlabel(f"relative to {benchmark.baseline}; left of 1 is {less}", fontsize=10, color=_INK)
-    panels[0].set_yticks(range(len(rows)), [f"{row.adtype}\n{row.covered}/{total} scenarios" for row in rows])
+    covered = [f"\n{row.covered}/{total} scenarios" if total > 1 else "" for row in rows]
+    panels[0].set_yticks(range(len(rows)), [row.adtype + text for row, text in zip(rows, covered, strict=True)])
+    panels[0].set_ylim(-0.6, len(rows) - 0.4)
     panels[0].invert_yaxis()  # the fastest on top
+    if total > 1:
+        figure.supxlabel("boxes: quartiles; whiskers: 5 % to 95 %; points: scenarios", fontsize=8, color="#777777")
     figure.savefig(path)
 
 
@@ -63,6 +71,11 @@ def _boxes(panel: Any, columns: list[tuple[list[float], str]]) -> None:
     panel.axvline(1.0, color=_INK, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
     for row, (values, colour) in enumerate(columns):
         if not values:
+            continue
+        if len(values) == 1:  # of a single function, where a box would say nothing
+            panel.plot(values, [row], "o", markersize=9, color=colour, zorder=3)
+            label = {"textcoords": "offset points", "xytext": (0, 8), "ha": "center", "fontsize": 9, "color": _INK}
+            panel.annotate(ratio(values[0]), (values[0], row), **label)
             continue
         panel.boxplot(
             [values],

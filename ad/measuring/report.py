@@ -7,21 +7,22 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import jax
-import numpy as np
 
+from ..adtypes import Backend, Scalar
 from ..forward import AutoForward
-from ..gradient import gradient_problem
-from ..naming import written
+from ..naming import WIDTH, ratio
 from ..reverse import AutoReverse
 from ..routing import AutoByDimension
-from ..scenarios.scenario import Scenario
-from .results import Cell, GradientBenchmark, Outcome, geometric_mean
+from .results import MEMORY, Cell, GradientBenchmark, Outcome, geometric_mean
 
 # Up to here forward mode should earn the default.
 FEW = 20
@@ -33,13 +34,13 @@ def heading() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
         f"{datetime.now(UTC):%d %B %Y}, Python {platform.python_version()}, {packages}\n"
-        f"{platform.machine()} {platform.system()}, {cores} cores, {jax.default_backend()}"
+        f"{platform.machine()} {platform.system()}, {cores} core{'s' * (cores != 1)}, {jax.default_backend()}"
     )
 
 
-def tables(benchmark: GradientBenchmark, scenarios: Sequence[Scenario]) -> str:
+def tables(benchmark: GradientBenchmark) -> str:
     """All that is printed: the summary, refusals, forward over reverse by family, the default over the best."""
-    parts = [str(benchmark), _refusals(benchmark), _families(benchmark), _default(benchmark, scenarios)]
+    parts = [str(benchmark), _refusals(benchmark), _families(benchmark), _default(benchmark)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -49,15 +50,14 @@ def _refusals(benchmark: GradientBenchmark) -> str:
     for adtype in benchmark.adtypes:
         names = [c.scenario for c in benchmark.cells if c.adtype == adtype and c.outcome is Outcome.REFUSED]
         if names:
-            shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-            lines.append(f"{adtype} refuses {len(names)} by name: {shown}"[:100])
+            lines.append(_line(f"{adtype} refuses {len(names)} by name: {', '.join(names)}"))
     return "\n".join(lines)
 
 
 def _families(benchmark: GradientBenchmark) -> str:
     """Forward over reverse for few parameters, by family."""
     few = {cell.scenario: cell for cell in benchmark.cells if cell.dimension <= FEW}
-    ratios = benchmark.ratios(written(AutoForward()), over=written(AutoReverse()))
+    ratios = benchmark.ratios(repr(AutoForward()), over=repr(AutoReverse()))
     ratios = {name: ratio for name, ratio in ratios.items() if name in few}
     if not ratios:
         return ""
@@ -78,34 +78,62 @@ def _families(benchmark: GradientBenchmark) -> str:
     return "\n".join(lines)
 
 
-def _default(benchmark: GradientBenchmark, scenarios: Sequence[Scenario]) -> str:
+@dataclass(frozen=True)
+class _Measured:
+    """What is known of a scenario from its cells: a `Problem` for rules that do not measure again."""
+
+    cells: Mapping[str, Cell]
+
+    @property
+    def subject(self) -> str:
+        return next(iter(self.cells.values())).scenario
+
+    @property
+    def dimension(self) -> int:
+        return next(iter(self.cells.values())).dimension
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return ()
+
+    def supported(self, backend: Backend) -> bool:
+        cell = self.cells.get(repr(backend))
+        return cell is None or cell.outcome is not Outcome.REFUSED
+
+    def evaluator(self, backend: Backend) -> Callable[..., tuple[Scalar, Any]]:
+        raise NotImplementedError("cells hold figures, not programs")
+
+
+def _default(benchmark: GradientBenchmark) -> str:
     """The time of the backend that the default rule picks over that of the best backend."""
-    ratios = {}
+    rule = AutoByDimension()
+    ratios: dict[str, float] = {}
     unmeasured = []
-    for scenario in scenarios:
-        times = {c.adtype: c.timing.seconds for c in benchmark.cells if c.scenario == scenario.name and c.timing}
-        if not times:
-            continue
-        problem = gradient_problem(scenario.f, scenario.name, scenario.x, *scenario.constants)
-        try:
-            chosen = written(AutoByDimension().choose(problem).backend)
-        except Exception:  # a backend that fails without a named error: its cell says so
-            chosen = ""
+    for name in benchmark.scenarios:
+        cells = {cell.adtype: cell for cell in benchmark.cells if cell.scenario == name}
+        times = {adtype: cell.timing.seconds for adtype, cell in cells.items() if cell.timing}
+        chosen = repr(rule.choose(_Measured(cells)).backend)
         if chosen in times:
-            ratios[scenario.name] = times[chosen] / min(times.values())
-        else:
-            unmeasured.append(scenario.name)
+            ratios[name] = times[chosen] / min(times.values())
+        elif times:
+            unmeasured.append(name)
     if not ratios:
         return ""
     worst = max(ratios, key=lambda name: ratios[name])
     lines = [
-        f"Time of the default, {written(AutoByDimension())}, over the best backend on each of {len(ratios)} scenarios: "
-        f"geometric",
-        f"mean {geometric_mean(ratios.values()):.2f}, worst {ratios[worst]:.2f} ({worst})",
+        f"Time of the default, {rule}, over that of the best backend",
+        "",
+        f"{'scenarios':>9}  {'mean':>5}  {'worst':>5}",
+        f"{len(ratios):>9}  {geometric_mean(ratios.values()):>5.2f}  {ratios[worst]:>5.2f}  {worst}",
     ]
     if unmeasured:
-        lines.append(f"The backend that it picks has no figure on {len(unmeasured)}: {', '.join(unmeasured)}"[:100])
+        lines.append(_line(f"The backend that it picks has no figure on {len(unmeasured)}: {', '.join(unmeasured)}"))
     return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    """The beginning of a text that may be longer than a line."""
+    return textwrap.shorten(text, WIDTH, placeholder=" ...")
 
 
 def as_files(benchmark: GradientBenchmark, text: str, folder: Path) -> list[Path]:
@@ -140,10 +168,9 @@ def _markdown(benchmark: GradientBenchmark) -> str:
         "|---|---:|---:|---:|---:|",
     ]
     for row in benchmark.summary():
-        figures = (f"{number:.2f}" if np.isfinite(number) else "-" for number in (row.time, row.memory))
-        compiling = f"{row.compile_seconds:.2f}" if row.covered else "-"
-        lines.append(f"| `{row.adtype}` | {' | '.join(figures)} | {compiling} | {row.covered}/{total} |")
-    return "\n".join(lines)
+        figures = " | ".join(map(ratio, (row.time, row.memory, row.compile_seconds)))
+        lines.append(f"| `{row.adtype}` | {figures} | {row.covered}/{total} |")
+    return "\n".join([*lines, "", MEMORY])
 
 
 def _record(cell: Cell) -> dict[str, str | int | float | None]:

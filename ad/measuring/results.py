@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import enum
 import statistics
-import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..naming import duration, storage
+from ..naming import duration, item, ratio, storage
 from .timing import Timing
 
-WIDTH = 100
+# What `Timing.memory` leaves out, for tables and figures.
+MEMORY = "Memory is that of the compiled program; what Python allocates (AutoTape, callbacks) is not in it."
 
 
 class Outcome(enum.Enum):
@@ -169,10 +169,10 @@ def _one(benchmark: GradientBenchmark) -> list[str]:
         timing = cells[row.adtype].timing
         if timing is not None:
             lines.append(
-                f"{row.adtype:<{wide}}  {duration(timing.seconds):>8}  {_ratio(row.time):>8}  "
-                f"{storage(timing.memory):>8}  {_ratio(row.memory):>8}  {duration(timing.compile_seconds):>8}"
+                f"{row.adtype:<{wide}}  {duration(timing.seconds):>8}  {ratio(row.time):>8}  "
+                f"{storage(timing.memory):>8}  {ratio(row.memory):>8}  {duration(timing.compile_seconds):>8}"
             )
-    return [*lines, *_objections(benchmark, tuple(Outcome)[1:])]
+    return [*lines, "", MEMORY, *_objections(benchmark, tuple(Outcome)[1:])]
 
 
 def _many(benchmark: GradientBenchmark) -> list[str]:
@@ -186,20 +186,18 @@ def _many(benchmark: GradientBenchmark) -> list[str]:
     for row in benchmark.summary():
         compiling = "-" if np.isnan(row.compile_seconds) else duration(row.compile_seconds)
         lines.append(
-            f"{row.adtype:<{wide}}  {_ratio(row.time):>13}  {_ratio(row.memory):>15}  {compiling:>8}  "
+            f"{row.adtype:<{wide}}  {ratio(row.time):>13}  {ratio(row.memory):>15}  {compiling:>8}  "
             f"{f'{row.covered}/{total}':>9}"
         )
-    return [*lines, *_objections(benchmark, (Outcome.SLOW, Outcome.WRONG, Outcome.FAILED))]
-
-
-def _ratio(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.2f}" if value < 1000 else f"{value:.0f}"
+    return [*lines, "", MEMORY, *_objections(benchmark, (Outcome.SLOW, Outcome.WRONG, Outcome.FAILED))]
 
 
 def _objections(benchmark: GradientBenchmark, outcomes: tuple[Outcome, ...]) -> list[str]:
-    lines: list[str] = []
+    said: dict[str, list[str]] = {}
     for cell in benchmark.cells:
         if cell.outcome in outcomes:
-            text = f"{cell.adtype} {cell.outcome.value} on {cell.scenario}: {cell.detail}"
-            lines += textwrap.wrap(text, WIDTH, initial_indent="- ", subsequent_indent="  ")
+            said.setdefault(f"{cell.outcome.value} on {cell.scenario}: {cell.detail}", []).append(cell.adtype)
+    lines = [line for text, adtypes in said.items() for line in item(f"{', '.join(adtypes)} {text}")]
+    if any(cell.outcome is Outcome.WRONG for cell in benchmark.cells):
+        lines += item("check_gradients shows where a gradient is wrong, and what to look for.")
     return ["", *lines] if lines else []

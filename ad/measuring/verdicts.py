@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH = 100
+from ..naming import WIDTH, item
 
 
 class Verdict(enum.Enum):
@@ -37,6 +37,7 @@ class Comparison:
         found: the derivative in this mode.
         expected: the derivative by finite differences.
         verdict: on all entries at all points.
+        point: the number of the point, from 1.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Comparison:
     found: float
     expected: float
     verdict: Verdict
+    point: int = 1
 
 
 @dataclass(frozen=True)
@@ -74,30 +76,36 @@ class GradientCheck:
 
     def __str__(self) -> str:
         """The table, the modes that refused, and the notes."""
-        values = ", ".join(f"{value:.6g}" for value in self.values)
+        several = len(self.values) > 1
+        values = f"value {', '.join(f'{value:.6g}' for value in self.values)}"
+        if several:
+            values += f" at points 1 to {len(self.values)}; each row is from the point where it is worst"
         lines = [
             f"Gradients of {self.subject}, against finite differences in float64",
-            *textwrap.wrap(f"value {values}", WIDTH),
+            *textwrap.wrap(values, WIDTH),
         ]
-        lines += _table(self.rows)
+        lines += _table(self.rows, several)
         sentences = [f"{adtype} refuses: {reason}" for adtype, reason in self.refusals] + list(self.notes)
         lines += [""] if sentences else []
         for sentence in sentences:
-            lines += textwrap.wrap(sentence, WIDTH, initial_indent="- ", subsequent_indent="  ")
+            lines += item(sentence)
         return "\n".join(lines)
 
 
-def _table(rows: Sequence[Comparison]) -> list[str]:
+def _table(rows: Sequence[Comparison], several: bool) -> list[str]:
+    """A line for each comparison, with the point where it is worst if there are several."""
     if not rows:
         return []
     names = [f"{row.label}{row.entry}{f' of {row.size}' if row.entry else ''}" for row in rows]
     wide, modes = max(5, *map(len, names)), max(6, *(len(row.adtype) for row in rows))
-    lines = ["", f"{'entry':<{wide}}  {'adtype':<{modes}}  {'found':>14}  {'expected':>14}  verdict"]
+    at = f"  {'point':>5}" if several else ""
+    lines = ["", f"{'entry':<{wide}}  {'adtype':<{modes}}{at}  {'found':>14}  {'expected':>14}  verdict"]
     last = None
     for name, row in zip(names, rows, strict=True):
         shown, last = "" if row.label == last else name, row.label
+        at = f"  {row.point:>5}" if several else ""
         numbers = f"{row.found:>14.7g}  {row.expected:>14.7g}"
-        lines.append(f"{shown:<{wide}}  {row.adtype:<{modes}}  {numbers}  {row.verdict.value}")
+        lines.append(f"{shown:<{wide}}  {row.adtype:<{modes}}{at}  {numbers}  {row.verdict.value}")
     return lines
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -120,6 +121,12 @@ def host_function(f: Callable[..., Any], x: Any, *constants: Any, subject: str =
     return call
 
 
+def flat(x: Any) -> HostArray:
+    """The leaves of a pytree, one after another, as float64."""
+    leaves = [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(x)]
+    return np.concatenate(leaves) if leaves else np.zeros(0)
+
+
 def _widened(leaf: Any) -> Any:
     if not jax.numpy.issubdtype(jax.numpy.result_type(leaf), jax.numpy.floating):
         return leaf
@@ -132,7 +139,7 @@ def tolerance(expected: HostArray, dtype: Any) -> HostArray:
     ε^0.4 of each coordinate (5e-7 in float64, 2e-3 in float32), and ε^0.5 of the largest: what cancellation in a
     reasonable program costs, and far less than a wrong derivative.
     """
-    epsilon = float(np.finfo(dtype).eps)
+    epsilon = float(jnp.finfo(dtype).eps)
     largest = float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected)))
     allowed: HostArray = epsilon**0.4 * np.abs(expected) + epsilon**0.5 * largest + epsilon
     return allowed

@@ -12,7 +12,8 @@ from ..adtypes import AbstractADType
 from ..errors import DifferentiationError
 from ..gradient import prepare_gradient
 from ..measuring.verdicts import Verdict
-from ..measuring.yardstick import HostArray, finite_difference, host_function, tolerance
+from ..measuring.yardstick import HostArray, finite_difference, flat, host_function, tolerance
+from ..preparation import check_differentiable
 from .scenario import Scenario, cast
 
 
@@ -66,11 +67,22 @@ def reference_gradient(scenario: Scenario) -> Reference:
     Returns:
         A `Reference`.
 
+    Raises:
+        TypeError: if the point or the result of the function is of another kind than floating point, or the result not
+            one number.
+        ValueError: if there is no closed form and the value is not finite.
+
     Source: Ridders (1982), see `yardstick.finite_difference`.
     """
+    check_differentiable(scenario.x, scenario.name)
     host = host_function(scenario.f, scenario.x, *scenario.constants, subject=scenario.name)
     point = flat(scenario.x)
     value = host(point) if scenario.value is None else float(scenario.value)
+    if scenario.gradient is None and not np.isfinite(value):
+        raise ValueError(
+            f"{scenario.name} is {value} at its point; there is no gradient to compare with where the value is not "
+            f"finite. Give a point inside the domain."
+        )
     if scenario.gradient is not None:
         return Reference(value, flat(scenario.gradient), np.zeros_like(point))
     slopes = [finite_difference(host, point, i) for i in range(len(point))]
@@ -143,9 +155,3 @@ def try_adtype(
         except DifferentiationError as error:
             return Refusal(str(error))
     return judge(reference, value, gradient, dtype)
-
-
-def flat(x: Any) -> HostArray:
-    """The leaves of a pytree, one after another, as float64."""
-    leaves = [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(x)]
-    return np.concatenate(leaves) if leaves else np.zeros(0)

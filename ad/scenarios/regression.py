@@ -117,7 +117,7 @@ def scenarios() -> tuple[Scenario, ...]:
     X, b = exact(rng.normal(size=(500, 3))), np.ones(3)
     success = X @ b + rng.logistic(size=500) >= 0.0
     gradient = X.T @ (success - sigmoid(X @ b))
-    special = "a boolean constant, `where`, and the logarithm of a difference (seed 003)"
+    special = "a boolean constant, `where`, and the logarithm of a difference"
     made.append(one("logit likelihood 500 x 3", logit_likelihood, b, special, success, X, gradient=gradient))
 
     X, b = data(100, 5)

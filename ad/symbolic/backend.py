@@ -19,7 +19,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from ..adtypes import AbstractForwardBackend, Array, Flat, FlatFunction
-from ..equations import bind
+from ..equations import bind, shaped
 from ..errors import DifferentiationError
 
 if TYPE_CHECKING:
@@ -105,6 +105,11 @@ def concrete(*values: Value) -> bool:
     return not any(active(value) or isinstance(value, jax.core.Tracer) for value in values)
 
 
+def _settled(variable: Any, value: Value) -> Value:
+    """The value of a variable; one without elements depends on nothing."""
+    return np.zeros(variable.aval.shape, variable.aval.dtype) if active(value) and value.size == 0 else value
+
+
 class Interpreter:
     """Runs a traced program on symbols.
 
@@ -124,14 +129,14 @@ class Interpreter:
         """The results of a traced function: symbols where they depend on symbols among the arguments."""
         jaxpr = getattr(traced, "jaxpr", traced)
         values: dict[Any, Value] = dict(zip(jaxpr.constvars, getattr(traced, "consts", ()), strict=False))
-        values.update(zip(jaxpr.invars, arguments, strict=True))
+        values.update(zip(jaxpr.invars, map(_settled, jaxpr.invars, arguments), strict=True))
 
         def read(atom: Any) -> Value:
-            return atom.val if isinstance(atom, Literal) else values[atom]
+            return np.asarray(atom.val, shaped(atom)[1]) if isinstance(atom, Literal) else values[atom]
 
         for equation in jaxpr.eqns:
             results = self._results(equation, [read(atom) for atom in equation.invars])
-            values.update(zip(equation.outvars, results, strict=True))
+            values.update(zip(equation.outvars, map(_settled, equation.outvars, results), strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
     def _results(self, equation: Any, values: list[Value]) -> list[Value]:
