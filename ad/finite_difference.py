@@ -29,6 +29,8 @@ from .nesting import holds_mark, marked
 DEFAULT_CHUNK_SIZE = 32
 # Of the table of `Ridders`: orders 2, 4, 6, 8.
 _COLUMNS = 4
+# Coordinates below this part of the typical size are tiny.
+_TINY = 1e-6
 # The imaginary step of `ComplexStep`: its square is nothing beside 1, its products do not underflow in float32.
 _IMAGINARY = 2.0**-66
 
@@ -145,7 +147,8 @@ class Ridders(AbstractScheme):
     tangent, do for a function that varies on the scale of its argument; faster or noisy ones take more.
 
     Where f is finite on one side only (the border of a support) the row extrapolates one-sided quotients, in powers
-    of h; where on none, it only shortens the step. Each number of the result picks its own entry.
+    of h; where on none, it only shortens the step. Each number of the result picks its own entry. Where the steps do
+    not settle and a coordinate is tiny, a second table starts from its own size.
 
     Args:
         tolerance: estimated relative error to stop at; None means eps^(2/3), 4e-11 in float64. The actual one is
@@ -179,11 +182,25 @@ class Ridders(AbstractScheme):
         # About 0.05 in float64, 0.2 in float32. Thirteen sixteenths of a power of two: few bits, so that x + t is
         # exact, yet no divisor of the periods that people choose, at which every quotient would vanish.
         first = 13 / 16 * 2.0 ** round(math.log2(eps) / 12)
+        best, error = self._table(program, x, direction, value, tolerance, jnp.asarray(first, x.dtype), True)
+        moved = jnp.where((x != 0) & (direction != 0), jnp.abs(x / direction), jnp.inf)
+        least = jnp.min(moved, initial=1.0)
+        unsettled = ~(error <= 1e-4 * jnp.abs(best)) & (least < _TINY)
+        own, its_error = self._table(program, x, direction, value, tolerance, first * least, jnp.any(unsettled))
+        # Steps that skip over what f does at x may have the smaller error in absolute terms, and no digit right.
+        best = jnp.where(unsettled & (its_error <= 1e-4 * jnp.abs(own)), own, best)
+        return jnp.where(jnp.isfinite(value), best, jnp.nan)
+
+    def _table(
+        self, program: Program, x: Flat, direction: Flat, value: Array, tolerance: float, first: Array, wanted: Any
+    ) -> tuple[Array, Array]:
+        """The best entry of a table of steps from `first` down, and its error; without a row where it is not wanted."""
+        eps = _rounding(x, value)
         nothing = jnp.full((_COLUMNS, *value.shape), jnp.nan, value.dtype)
 
         def unfinished(state: Any) -> Any:
             row, *_, done = state
-            return (row < 3) | ((row < self.max_rows) & ~jnp.all(done))
+            return wanted & ((row < 3) | ((row < self.max_rows) & ~jnp.all(done)))
 
         def next_row(state: Any) -> Any:
             row, step, central, one_sided, bend, best, error, done = state
@@ -212,10 +229,10 @@ class Ridders(AbstractScheme):
             done = (error <= jnp.maximum(tolerance * jnp.abs(best), 4 * noise)) | grown | ~jnp.isfinite(value)
             return row + 1, step / 4, central, one_sided, bend, best, error, done
 
-        start = (jnp.int32(0), jnp.asarray(first, x.dtype), nothing, nothing, nothing[0], nothing[0],
+        start = (jnp.int32(0), first, nothing, nothing, nothing[0], nothing[0],
                  jnp.full_like(value, jnp.inf), jnp.zeros(value.shape, bool))  # fmt: skip
-        best: Array = lax.while_loop(unfinished, next_row, start)[5]
-        return jnp.where(jnp.isfinite(value), best, jnp.nan)
+        *_, best, error, _ = lax.while_loop(unfinished, next_row, start)
+        return best, error
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from .adtypes import AbstractReverseBackend, Array, Flat, FlatFunction, Pullback
 from .errors import NEEDS_NUMBERS, DifferentiationError, place
@@ -20,8 +22,8 @@ class AutoTape(AbstractReverseBackend):
     values. The price is speed: each operation is run by itself, from Python, which takes milliseconds for a small
     function and tens of them for a small model, where a compiled one takes microseconds. Inside compiled loops it is
     called back from there. In the function, `float(x)` and NumPy functions of a parameter are refused; `x.item()`,
-    like `lax.stop_gradient`, is a number that is not differentiated. What a `jnp.where` selects between is recorded on
-    both sides, so that a side that is not taken gives NaN where its derivative is infinite: use `if`, or `lax.cond`.
+    like `lax.stop_gradient`, is a number that is not differentiated. In a function that decides with `if`, a side of a
+    `jnp.where` that is not taken is recorded too, and gives NaN where its derivative is infinite: use `if` for it too.
 
     With `compile=True` the tape is recorded once, with placeholders, and replayed: a function whose recording would
     depend on values is refused, since a tape of one branch replayed on another would be silently wrong.
@@ -68,11 +70,35 @@ class AutoTape(AbstractReverseBackend):
                 f"derivative; use jax.numpy"
             ) from error
 
+        except TypeError as error:
+            if "float0" not in str(error):
+                raise
+            raise DifferentiationError(
+                f"a rule of JAX multiplies the derivative by whole numbers{place(error)}, which have none; convert "
+                f"them with jnp.asarray(n, float), or use adtype=AutoReverse(), which has a rule of its own there"
+            ) from error
+
         def carry_back(cotangents: Array) -> Array:
-            if cotangents.shape[0] == 1:
-                row: Array = pull(cotangents[0])[0][None]
-                return row
-            rows: Array = jax.vmap(lambda cotangent: pull(cotangent)[0])(cotangents)
-            return rows
+            rows = _pulled(pull, cotangents)
+            if self.compile or not _not_a_number(value, cotangents, rows):
+                return rows
+            try:
+                return _pulled(jax.vjp(selected(f, x), x)[1], cotangents)
+            except NEEDS_NUMBERS:  # it decides with `if`, and what it selects with `where` is not known beforehand
+                return rows
 
         return value, carry_back
+
+
+def _pulled(pull: Callable[[Array], tuple[Array]], cotangents: Array) -> Array:
+    if cotangents.shape[0] == 1:
+        return pull(cotangents[0])[0][None]
+    rows: Array = jax.vmap(lambda cotangent: pull(cotangent)[0])(cotangents)
+    return rows
+
+
+def _not_a_number(value: Array, cotangents: Array, rows: Array) -> bool:
+    """Whether something was lost on the way back, as far as that is known here."""
+    if any(isinstance(array, jax.core.Tracer) for array in (value, cotangents, rows)):
+        return False
+    return bool(jnp.isfinite(value).all() & jnp.isfinite(cotangents).all() & ~jnp.isfinite(rows).all())

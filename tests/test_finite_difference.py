@@ -412,3 +412,10 @@ def test_sampling_through_a_black_box():
     assert calls
     # The same chains up to rounding, before chaos sets in.
     np.testing.assert_allclose(by_differences.posterior["m"][:, :5], by_duals.posterior["m"][:, :5], rtol=1e-5)
+
+
+def test_tiny_coordinates_are_differentiated_on_their_own_scale():
+    """Steps of the typical size skip over what log(x + 1e-18) does at 1e-18; those beside it keep their steps."""
+    x = np.array([1e-18, 1e-12, 1.0])
+    _, gradient = value_and_gradient(lambda x: jnp.log(x[0] + 1e-18) + jnp.sin(x[1]) * x[2], AutoFiniteDiff(), x)
+    np.testing.assert_allclose(gradient, [5e17, 1.0, 1e-12], rtol=1e-7, atol=1e-8)

@@ -257,3 +257,16 @@ def test_sampling():
     assert "AutoSymbolic" in idata.attrs["blocks"]
     # E[m | x, y] = 7/6 with a standard deviation of 0.8.
     assert abs(float(idata.posterior["m"].mean()) - 7 / 6) < 0.3
+
+
+def test_a_rule_that_is_not_linear_is_refused_and_truth_values_are_numbers():
+    @jax.custom_vjp
+    def clipped(x):
+        return x
+
+    clipped.defvjp(lambda x: (x, None), lambda _, c: (jnp.clip(c, -1.0, 1.0),))
+    with pytest.raises(DifferentiationError, match="custom_vjp_call` whose rule is not linear"):
+        value_and_gradient(lambda x: jnp.sum(clipped(x) ** 2), AutoSymbolic(), np.ones(2))
+    mask = np.array([True, False])
+    _, gradient = value_and_gradient(lambda x, mask: jnp.exp(x @ mask), AutoSymbolic(), np.zeros(2), mask)
+    np.testing.assert_allclose(gradient, [1.0, 0.0])

@@ -288,3 +288,22 @@ def test_data_of_a_model_that_decides_are_checked():
         sample(decides(0.1, np.nan), adtype=AutoTape(), progress=False)
     with pytest.raises(ValueError, match="init: site 's' has a value outside"):
         sample(decides(*DATA), adtype=AutoTape(), init={"s": -1.0}, progress=False)
+
+
+def test_a_side_that_is_not_taken_has_no_influence_where_the_function_can_be_traced():
+    def f(x):
+        return jnp.sum(jnp.where(x > 0, jnp.log(x), 0.0))
+
+    def decides(x):
+        return f(x) if x[1] > 0 else -f(x)
+
+    x = np.array([0.0, 2.0])
+    np.testing.assert_allclose(value_and_gradient(f, AutoTape(), x)[1], [0.0, 0.5])
+    # What is selected is known beforehand only of what can be traced.
+    assert np.isnan(value_and_gradient(decides, AutoTape(), x)[1][0])
+
+
+def test_whole_numbers_that_a_rule_of_jax_multiplies_are_refused():
+    n = np.array([0, 3])
+    with pytest.raises(Exception, match=r"multiplies the derivative by whole numbers.*jnp\.asarray\(n, float\)"):
+        value_and_gradient(lambda x: jnp.sum(jax.scipy.special.xlogy(n, x)), AutoTape(), np.ones(2))

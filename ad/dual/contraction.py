@@ -148,7 +148,6 @@ def _one_side(equation: Any, operands: list[Dual], side: int) -> list[Term]:
             rest.append(term)
     if rest:
         dense = gather_columns(tuple(rest), active.shape, active.dtype)
-
         terms.append(Columns(dense.rows, _product(equation, dense.columns, other.value, side), None))
     return terms
 

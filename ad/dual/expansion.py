@@ -5,15 +5,22 @@ A call into LAPACK for a matrix of three costs more than its arithmetic, and its
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
+from ..equations import shaped
+from .jacobians import Columns
 from .numbers import Dual
 
 # Matrices of up to so many rows are small.
 _ROWS = 4
+
+# A product of matrices of up to so many products of numbers is small.
+_PRODUCTS = 64
 
 
 def expansion(equation: Any, operands: list[Dual]) -> Callable[..., Any] | None:
@@ -23,7 +30,28 @@ def expansion(equation: Any, operands: list[Dual]) -> Callable[..., Any] | None:
         return lambda a, b: _substitution(a, b, **equation.params)
     if name == "cholesky" and len(operands[0].shape) == 2 and operands[0].shape[0] <= _ROWS:
         return _cholesky
+    if name == "dot_general" and _is_tiny(equation, operands):
+        (left, right), _ = equation.params["dimension_numbers"]
+        return lambda a, b: _product(a, b, left[0], right[0], equation.outvars[0].aval.dtype)
     return None
+
+
+def _is_tiny(equation: Any, operands: list[Dual]) -> bool:
+    (left, _), (batch, _) = equation.params["dimension_numbers"]
+    if len(left) != 1 or batch:
+        return False
+    length = operands[0].shape[left[0]]
+    for operand in operands:
+        if any(isinstance(term, Columns) for term in operand.jacobian):
+            return False  # the product with columns is one of matrices
+    return bool(0 < length <= _ROWS and int(np.prod(shaped(equation.outvars[0])[0])) * length <= _PRODUCTS)
+
+
+def _product(a: Any, b: Any, left: int, right: int, dtype: Any) -> Any:
+    """A sum of outer products."""
+    a, b = jnp.moveaxis(a, left, 0), jnp.moveaxis(b, right, 0)
+    outer = (slice(None),) * (a.ndim - 1) + (None,) * (b.ndim - 1)
+    return functools.reduce(jnp.add, [row[outer] * column for row, column in zip(a, b, strict=True)]).astype(dtype)
 
 
 def _substitution(

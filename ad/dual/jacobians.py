@@ -27,7 +27,7 @@ Array = jax.Array
 HostArray = np.ndarray[Any, Any]
 
 # A value no larger than this is small: its Jacobian is carried as one dense term once it has more than a few.
-_SMALL = 8
+_SMALL = 16
 _MOST_TERMS = 6
 
 

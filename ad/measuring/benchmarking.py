@@ -13,6 +13,7 @@ import numpy as np
 
 from ..adtypes import AbstractADType
 from ..errors import DifferentiationError
+from ..finite_difference import AutoFiniteDiff
 from ..gradient import prepare_gradient
 from ..scenarios.reference import judge, reference_gradient
 from ..scenarios.scenario import Scenario
@@ -136,6 +137,8 @@ def _measure(
             if judgement.verdict is Verdict.CORRECT:
                 cells[name] = cell(name, Outcome.CORRECT)
                 loops[name] = loop
+            elif scenario.declared and isinstance(adtype, AutoFiniteDiff):
+                cells[name] = cell(name, Outcome.BY_VALUES, judgement.reason)
             else:
                 cells[name] = cell(name, Outcome.WRONG, judgement.reason)
     timings = time_together(list(loops.values()), *arguments, repetitions=repetitions, target=target)

@@ -51,6 +51,10 @@ def _refusals(benchmark: GradientBenchmark) -> str:
         names = [c.scenario for c in benchmark.cells if c.adtype == adtype and c.outcome is Outcome.REFUSED]
         if names:
             lines.append(_line(f"{adtype} refuses {len(names)} by name: {', '.join(names)}"))
+        names = [c.scenario for c in benchmark.cells if c.adtype == adtype and c.outcome is Outcome.BY_VALUES]
+        if names:
+            text = "differentiates the values, where a rule declares another derivative, on"
+            lines.append(_line(f"{adtype} {text} {len(names)}: {', '.join(names)}"))
     return "\n".join(lines)
 
 

@@ -18,10 +18,14 @@ MEMORY = "Memory is that of the compiled program; what Python allocates (AutoTap
 
 
 class Outcome(enum.Enum):
-    """How one backend fared on one scenario."""
+    """How one backend fared on one scenario.
+
+    BY_VALUES says that it differentiates values by definition, where a rule declares another derivative.
+    """
 
     CORRECT = "correct"
     REFUSED = "refused"
+    BY_VALUES = "by values"
     SLOW = "given up"
     WRONG = "WRONG"
     FAILED = "FAILED"

@@ -29,6 +29,7 @@ class Scenario:
         value: the expected value where a closed form gives it; None where finite differences are the yardstick.
         gradient: the expected gradient, of the structure of `x`, where a closed form gives it.
         dtypes: the precisions in which the problem can be posed.
+        declared: whether the derivative is what a rule or `stop_gradient` declares, and not that of the values.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Scenario:
     value: float | None = None
     gradient: Any = None
     dtypes: tuple[type[np.floating[Any]], ...] = (np.float64, np.float32)
+    declared: bool = False
 
 
 def exact(numbers: Any) -> Any:

@@ -155,6 +155,10 @@ class Program:
                 live[parent] = self.atom(sympy.Or(live.get(parent, sympy.false), reached))
         return [found.get(variable, sympy.Integer(0)) for variable in variables]
 
+    def depends(self, atom: Atom, variables: Sequence[Atom], since: int = 0) -> bool:
+        """Whether an atom depends on variables in any way; arguments as those of `gradient`."""
+        return bool(self._dependents(atom, set(variables), since))
+
     @property
     def mark(self) -> int:
         """The place where the program ends at present."""
@@ -228,18 +232,23 @@ def _evaluate(expression: Any, values: dict[Atom, Any], dtype: Any) -> Any:
     if expression.is_Number:
         return np.asarray(float(expression), dtype)
     run = functools.partial(_evaluate, values=values, dtype=dtype)
+
+    def number(part: Any) -> Any:
+        value = run(part)  # a truth value among numbers is 0 or 1
+        return lax.convert_element_type(value, dtype) if value.dtype == bool else value
+
     if expression.is_Add:
         signed = [(part.could_extract_minus_sign(), part) for part in expression.args]
-        positive = [run(part) for minus, part in signed if not minus]
+        positive = [number(part) for minus, part in signed if not minus]
         total = functools.reduce(lax.add, positive) if positive else None
-        for part in (run(-part) for minus, part in signed if minus):
+        for part in (number(-part) for minus, part in signed if minus):
             total = lax.neg(part) if total is None else lax.sub(total, part)
         return total
     if expression.is_Mul:
         divisors = [part.base for part in expression.args if part.is_Pow and part.exp == -1]
         factors = [part for part in expression.args if not (part.is_Pow and part.exp == -1)]
         negative = sympy.Integer(-1) in factors
-        multiplied = [run(part) for part in factors if part != -1]
+        multiplied = [number(part) for part in factors if part != -1]
         product = functools.reduce(lax.mul, multiplied) if multiplied else np.asarray(1.0, dtype)
         if divisors:
             product = lax.div(product, functools.reduce(lax.mul, map(run, divisors)))

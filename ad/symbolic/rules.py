@@ -135,6 +135,8 @@ def _custom(interpreter: Interpreter, equation: Any, values: list[Value]) -> lis
         changes = np.concatenate([interpreter.symbols(answer).ravel() for answer in answers])
         symbols = [symbol for seed in seeds for symbol in seed.ravel()]
         rows = np.array([program.gradient(change, symbols, since) for change in changes], object)
+        if any(program.depends(row, symbols, since) for row in rows.flat):
+            raise refusal(name, "whose rule is not linear")
         rows = rows.reshape(changes.size, len(symbols))
         return rows if name == "custom_jvp_call" else rows.T
 
