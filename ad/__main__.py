@@ -12,6 +12,7 @@ import argparse
 import difflib
 import importlib.util
 import math
+import os
 import sys
 import textwrap
 import time
@@ -237,4 +238,7 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # of a reader that has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -38,6 +38,16 @@ _KNOWN_CAUSES = (
         "use adtype=AutoFiniteDiff(), or wrap the call alone with differentiate_with(AutoFiniteDiff())",
     ),
     (
+        "Array slice indices must have static",
+        "a slice of the function ends at a parameter or constant, whose value is not known while it is traced",
+        "close over numbers that decide on shapes, with functools.partial, or use lax.dynamic_slice",
+    ),
+    (
+        "Shapes must be 1D sequences of concrete values",
+        "a shape in the function is a parameter or constant, whose value is not known while it is traced",
+        "close over numbers that decide on shapes, with functools.partial",
+    ),
+    (
         "callbacks do not support JVP",  # pure, buffer and I/O callbacks say it alike
         "the function calls back into Python (`pure_callback`), where JAX has no derivative rule",
         "use adtype=AutoFiniteDiff(), or wrap the callback alone with differentiate_with(AutoFiniteDiff())",
@@ -98,9 +108,10 @@ def explain(error: Exception, subject: str) -> DifferentiationError | None:
         )
     if isinstance(error, NEEDS_NUMBERS):
         return DifferentiationError(
-            f"{subject}: the function is traced once, with placeholders, and looks at the value of a parameter"
-            f"{place(error)}; write it with jnp.where or lax.cond (lax.while_loop for `while`), or use "
-            f"adtype=AutoTape(), which runs the function anew at numbers."
+            f"{subject}: the function is traced once, with placeholders, and looks at the value of a parameter or "
+            f"constant{place(error)}; write it with jnp.where or lax.cond (lax.while_loop for `while`), or use "
+            f"adtype=AutoTape(), which runs the function anew at numbers; close over a constant such as a length, "
+            f"with functools.partial."
         )
     text = str(error)
     for fragment, cause, remedy in _KNOWN_CAUSES:

@@ -55,8 +55,8 @@ def differentiate_with(adtype: AbstractADType) -> Callable[[F], F]:
 
     Returns:
         A decorator of functions of positional arguments, arrays or pytrees of arrays, with any such result. Integers
-        among them are not differentiated. Values of a surrounding function that is differentiated must be arguments:
-        JAX refuses them from a closure.
+        among them are not differentiated, and neither are keyword arguments. Values of a surrounding function that is
+        differentiated must be arguments: JAX refuses them from a closure.
 
     Raises:
         TypeError: if `adtype` is not an adtype.
@@ -67,7 +67,11 @@ def differentiate_with(adtype: AbstractADType) -> Callable[[F], F]:
     def decorate(g: F) -> F:
         check_callable(g, "differentiate_with(adtype)(f)")
         subject = f"{getattr(g, '__name__', 'the function')} (differentiate_with({checked!r}))"
-        return cast(F, functools.wraps(g)(_ruled(g, checked, subject)))
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            return _ruled(functools.partial(g, **options), checked, subject)(*arguments)
+
+        return cast(F, functools.wraps(g)(call))
 
     return decorate
 

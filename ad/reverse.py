@@ -13,9 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from .adtypes import AbstractReverseBackend, Array, Flat, FlatFunction, Pullback
+from .dual.expansion import unexpanded
 from .equations import bind, evaluate, scan_operands
 from .layout import by_columns
 from .naming import Written
+from .rules import replaced
 from .selection.fences import selected
 
 # The body of a loop, `(carry, x) -> (carry, y)`, each a list of arrays.
@@ -149,7 +151,8 @@ class AutoReverse(AbstractReverseBackend):
 
     def pullback(self, f: FlatFunction, x: Flat) -> tuple[Array, Pullback]:
         """See `AbstractReverseBackend.pullback`."""
-        guarded = selected(by_columns(f), x)
+        with unexpanded():
+            guarded = selected(by_columns(replaced(f, _clipped_gather)), x)
         value, pull = jax.vjp(guarded if self.remat is None else _rematerialised(guarded, x, self.remat), x)
 
         def carry_back(cotangents: Array) -> Array:
@@ -158,6 +161,16 @@ class AutoReverse(AbstractReverseBackend):
             return pulled
 
         return value, carry_back
+
+
+def _clipped_gather(equation: Any) -> Callable[..., Any] | None:
+    """A gather whose derivative is that of its value: an index beyond the end reads the last element.
+
+    JAX reads it as well, and then drops the cotangent.
+    """
+    if equation.primitive.name != "gather" or equation.params["mode"] != lax.GatherScatterMode.PROMISE_IN_BOUNDS:
+        return None
+    return lambda *operands: bind(equation, operands, mode=lax.GatherScatterMode.CLIP)[0]
 
 
 def _rematerialised(f: FlatFunction, x: Flat, remat: AbstractRematerialisation) -> FlatFunction:

@@ -267,3 +267,41 @@ def test_a_loop_that_ends_for_some_and_not_for_others():
 
     _, gradient = value_and_gradient(f, AutoForward(), np.array([1.5, 1.1, 3.0]))
     np.testing.assert_allclose(gradient, [2 * 1.5, 8 * 1.1**7, 1.0])
+
+
+STILL = {
+    "norm": lambda x: jnp.linalg.norm(jnp.where(x > 0, x, 0.0)),
+    "root of a sum": lambda x: jnp.sqrt(jnp.sum(jnp.maximum(x, 0.0))),
+    "root of a product": lambda x: jnp.sqrt(jax.nn.relu(x) @ jax.nn.relu(x)),
+    "power of a row": lambda x: jnp.sum(jnp.sum(jnp.maximum(jnp.outer(x, jnp.ones(3)), 0.0), 1) ** 0.5),
+}
+
+
+@pytest.mark.parametrize("f", STILL.values(), ids=STILL.keys())
+@pytest.mark.parametrize("adtype", [AutoForward(), AutoForward(chunk_size=1), AutoReverse()], ids=repr)
+def test_a_root_of_what_does_not_move_does_not_move(f, adtype):
+    np.testing.assert_array_equal(value_and_gradient(f, adtype, -np.ones(2))[1], 0.0)
+    x = np.array([-1.0, 2.0])
+    expected = [0.0, (f(x + np.array([0.0, 1e-6])) - f(x - np.array([0.0, 1e-6]))) / 2e-6]
+    np.testing.assert_allclose(value_and_gradient(f, adtype, x)[1], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("adtype", [AutoForward(), AutoReverse()], ids=repr)
+@pytest.mark.parametrize("index", [np.array([0, 5]), np.array([-9, 1])], ids=str)
+def test_an_index_beyond_the_end_has_the_derivative_of_its_value(adtype, index):
+    """JAX reads the nearest element there."""
+    x = np.arange(1.0, 4.0)
+    for f in (lambda x, i: jnp.sum(x[i] ** 2), lambda x, _: jnp.sum(x[index] ** 2)):
+        expected = np.bincount(np.clip(np.where(index < 0, index + 3, index), 0, 2), minlength=3) * 2 * x
+        np.testing.assert_allclose(value_and_gradient(f, adtype, x, index)[1], expected)
+
+
+def test_second_derivatives_of_small_factors_are_not_written_out_twice():
+    def f(x):
+        return jnp.sum(jnp.linalg.cholesky(jnp.outer(x, x) + jnp.eye(4)))
+
+    x = np.array([0.5, -0.3, 0.2, 0.7])
+    first = len(str(jax.make_jaxpr(lambda x: value_and_gradient(f, AutoForward(), x))(x)))
+    second = len(str(jax.make_jaxpr(lambda x: hessian(f, AutoForward(), x))(x)))
+    assert second < 5 * first
+    np.testing.assert_allclose(hessian(f, AutoForward(), x), jax.hessian(f)(x), atol=1e-12)

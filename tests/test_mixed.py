@@ -240,3 +240,8 @@ def test_what_cannot_be_called_is_refused():
         as_jax_function(3, AutoForward())
     with pytest.raises(TypeError, match=r"must be a function .*, got 3; .* differentiate_with\(adtype\)\(f\)"):
         differentiate_with(AutoForward())(3)
+
+
+def test_keyword_arguments_are_taken_as_they_are():
+    power = differentiate_with(AutoForward())(lambda x, n=2: jnp.sum(x**n))
+    np.testing.assert_allclose(jax.grad(lambda x: power(x, n=3))(np.array([1.0, 2.0])), [3.0, 12.0])

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from ..equations import bind, inlined_body
-from .jacobians import Array
 from .numbers import Chain, Dual
 
 # One output element from one element of each operand.
@@ -26,6 +25,9 @@ _FLAT = frozenset({"floor", "ceil", "round", "sign", "stop_gradient", "nextafter
 _PREDICATES = frozenset({
     "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "is_finite", "broadcast_in_dim",
 })  # fmt: skip
+
+# With an infinite slope at a point where they are finite.
+_STEEP = frozenset({"sqrt", "cbrt", "pow", "acos", "acosh", "asin"})
 
 # Functions that can be constant near a point. Where their slope is zero so is the whole derivative, even if what
 # follows has an infinite slope there: sqrt(max(x, 0)) does not move at x = -1.
@@ -67,12 +69,8 @@ def _case(predicate: Any, case: int) -> Chain:
     """The chain rule of one case of a selection: what is selected passes, the rest is zero, whatever it was."""
     picked = jnp.asarray(predicate)
     if picked.dtype == bool:
-        return Chain(_same, picked if case else ~picked)
-    return Chain(_same, picked == case)
-
-
-def _same(factor: Array | None) -> Array | None:
-    return factor
+        return Chain(taken=picked if case else ~picked)
+    return Chain(taken=picked == case)
 
 
 class _Slopes:
@@ -92,16 +90,8 @@ class _Slopes:
 
 
 def _chain(slopes: _Slopes, out: int) -> Chain:
-    """The chain rule of one operand of one result: multiply by the partial derivative."""
-
-    def multiply(factor: Array | None) -> Array | None:
-        slope = slopes[out]
-        if slope is None or factor is None:
-            return factor if slope is None else jnp.asarray(slope)
-        product: Array = factor * slope
-        return jnp.where(slope == 0, 0, product) if slopes.clips else product
-
-    return Chain(multiply)
+    """The chain rule of one operand of one result."""
+    return Chain(lambda: slopes[out], clips=slopes.clips, steep=slopes.equation.primitive.name in _STEEP)
 
 
 def _clips(equation: Any) -> bool:

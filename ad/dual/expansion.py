@@ -6,7 +6,9 @@ A call into LAPACK for a matrix of three costs more than its arithmetic, and its
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,8 +25,24 @@ _ROWS = 4
 _PRODUCTS = 64
 
 
+# Derivatives inside derivatives are left as they are: what is written out twice over takes long to compile.
+_expands: ContextVar[bool] = ContextVar("expands", default=True)
+
+
+@contextmanager
+def unexpanded() -> Iterator[None]:
+    """While a function is traced that is about to be differentiated: derivatives in it write nothing out."""
+    before = _expands.set(False)
+    try:
+        yield
+    finally:
+        _expands.reset(before)
+
+
 def expansion(equation: Any, operands: list[Dual]) -> Callable[..., Any] | None:
     """The same function as an equation written out, or None where it is not one to write out."""
+    if not _expands.get():
+        return None
     name = equation.primitive.name
     if name == "triangular_solve" and len(operands[0].shape) == 2 and operands[0].shape[0] <= _ROWS:
         return lambda a, b: _substitution(a, b, **equation.params)
@@ -42,8 +60,8 @@ def _is_tiny(equation: Any, operands: list[Dual]) -> bool:
         return False
     length = operands[0].shape[left[0]]
     for operand in operands:
-        if any(isinstance(term, Columns) for term in operand.jacobian):
-            return False  # the product with columns is one of matrices
+        if not operand.jacobian or any(isinstance(term, Columns) for term in operand.jacobian):
+            return False  # the product with constants or columns is one of matrices
     return bool(0 < length <= _ROWS and int(np.prod(shaped(equation.outvars[0])[0])) * length <= _PRODUCTS)
 
 
@@ -90,4 +108,4 @@ def _cholesky(a: Any, **_: Any) -> Any:
     zero = jnp.zeros((), a.dtype)
     factor = jnp.stack([jnp.stack([entries.get((i, j), zero) for j in range(size)]) for i in range(size)])
     definite = jnp.all(jnp.diagonal(factor) > 0)
-    return jnp.where(definite, factor, jnp.nan)
+    return factor * jnp.where(definite, 1, jnp.nan).astype(factor.dtype)

@@ -17,14 +17,17 @@ class Chain:
     """The chain rule of one operand of an elementwise function.
 
     Args:
-        multiply: from the derivative of a later value by the result to that by the operand: a multiplication by the
-            partial derivative. None stands for ones on both sides.
+        slope: gives the partial derivative, None for ones; evaluated when it is needed.
+        clips: whether a slope of zero stops whatever follows, be it infinite.
         taken: of a selection, where it takes this operand; else None. What is not taken has no influence, whatever
             it is, so that from there on zero times infinity or NaN is zero.
+        steep: whether the partial derivative may be infinite at a finite value, as that of a square root at zero.
     """
 
-    multiply: Callable[[Array | None], Array | None]
+    slope: Callable[[], Any | None] = lambda: None
+    clips: bool = False
     taken: Array | None = None
+    steep: bool = False
 
     def __call__(self, factor: Factor, shape: tuple[int, ...]) -> Factor:
         """The factor one step further back."""
@@ -32,7 +35,19 @@ class Chain:
         if self.taken is not None:
             here = jnp.broadcast_to(self.taken, shape)
             taken = here if taken is None else taken & here
-        return Factor(self.multiply(factor.array), taken)
+        steep = factor.steep or self.steep
+        return Factor(self._times(factor.array, steep), taken, steep)
+
+    def _times(self, factor: Array | None, steep: bool) -> Array | None:
+        slope = self.slope()
+        if slope is None or factor is None:
+            return factor if slope is None else jnp.asarray(slope)
+        product: Array = factor * slope
+        if self.clips:
+            return jnp.where(slope == 0, 0, product)
+        if steep:  # a square root of what does not move does not move: its derivative is zero and not 0 · ∞
+            return jnp.where(jnp.isnan(product) & ~jnp.isnan(factor) & ~jnp.isnan(slope), 0, product)
+        return product
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +59,12 @@ class Factor:
         taken: where a selection on the way takes this value, shape s; None where there is no selection. Where it does
             not the derivative is zero, and the array says anything: by where it was taken, not by where it is zero,
             since a factor that only happens to be zero still moves.
+        steep: whether the array may be infinite where the value is finite.
     """
 
     array: Array | None
     taken: Array | None = None
+    steep: bool = False
 
     def masked(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """The derivative as an array of shape s."""
@@ -57,23 +74,37 @@ class Factor:
     def plus(self, other: Factor, shape: tuple[int, ...], dtype: Any) -> Factor:
         """The sum, where two paths meet."""
         total = self.masked(shape, dtype) + other.masked(shape, dtype)
-        if self.taken is None or other.taken is None:
-            return Factor(total)
-        return Factor(total, self.taken | other.taken)
+        either = None if self.taken is None or other.taken is None else self.taken | other.taken
+        return Factor(total, either, self.steep or other.steep)
 
     def of(self, term: Term, shape: tuple[int, ...], dtype: Any) -> Term:
         """A term multiplied by the factor."""
         if self.array is None and self.taken is None:
             return term
-        if isinstance(term, Columns):
+        if isinstance(term, Entries):
+            if term.weights is None:
+                return replace(term, weights=self.masked(shape, dtype))
+            weights = term.weights if self.array is None else self._times(term.weights, shape, dtype)
+            if self.taken is not None:
+                weights = jnp.where(self.taken, weights, jnp.zeros((), weights.dtype))
+            return replace(term, weights=weights)
+        if self.steep and self.array is not None and not term.stored:
+            scaled = Columns(term.rows, self._times(term.product(), shape, dtype), None)
+        else:
             scaled = term if self.array is None else term.scaled(_ones(self.array, shape, dtype))
-            if self.taken is None:
-                return scaled
-            return replace(scaled, taken=self.taken if term.taken is None else self.taken & term.taken)
-        if term.weights is None or self.taken is None:
-            return term.scaled(self.masked(shape, dtype))
-        weights = jnp.asarray(term.weights * _ones(self.array, shape, dtype))
-        return replace(term, weights=jnp.where(self.taken, weights, jnp.zeros((), weights.dtype)))
+        if self.taken is None:
+            return scaled
+        return replace(scaled, taken=self.taken if term.taken is None else self.taken & term.taken)
+
+    def _times(self, derivative: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Weights, or columns with one axis more, times the factor."""
+        factor = _ones(self.array, shape, dtype)
+        factor = factor[..., None] if derivative.ndim > len(shape) else factor
+        product = derivative * factor
+        if not self.steep:
+            return product
+        # As in a chain: |max(x, 0)|, the root of a sum of what is not taken, does not move at x < 0.
+        return jnp.where((derivative == 0) & jnp.isinf(factor), jnp.zeros((), product.dtype), product)
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from jax.extend.core import Literal
 from ..equations import bind, inlined_body, shaped
 from .contraction import CONTRACTIONS
 from .elementwise import apply_elementwise, is_elementwise
-from .expansion import expansion
+from .expansion import expansion, unexpanded
 from .jacobians import Array, Columns, gather_columns, identity, to_dense
 from .loops import LOOPS
 from .movement import MOVEMENTS
@@ -48,7 +48,8 @@ def pushforward(f: Callable[[Array], Array], x: Array, tangents: Array) -> tuple
 
 
 def _run(f: Callable[[Array], Array], x: Dual, columns: int) -> tuple[Array, Array]:
-    closed = jax.make_jaxpr(f)(x.value)
+    with unexpanded():
+        closed = jax.make_jaxpr(f)(x.value)
     (result,) = propagate(closed.jaxpr, closed.consts, [x])
     value = jnp.asarray(result.value)
     return value, to_dense(result.jacobian, value.shape, value.dtype, columns)

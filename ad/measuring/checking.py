@@ -25,7 +25,10 @@ DEFAULT_ADTYPES = (AutoForward(), AutoReverse())
 
 
 def check_gradients(
-    f: Callable[..., Any], x: Any, *constants: Any, adtypes: AbstractADType | Sequence[AbstractADType] | None = None
+    f: Callable[..., Any],
+    x: Any = None,
+    *constants: Any,
+    adtypes: AbstractADType | Sequence[AbstractADType] | None = None,
 ) -> GradientCheck:
     """Compare every mode with finite differences, print the table and return it.
 
@@ -39,9 +42,13 @@ def check_gradients(
         A `GradientCheck`; raise on `not check.ok` where a script should stop.
 
     Raises:
-        TypeError: if an adtype is none, or `f` has another kind of result.
+        TypeError: without a point, if an adtype is none, or `f` has another kind of result.
         ValueError: if `f` is not finite at `x`: there is no gradient to check; if `adtypes` is empty or repeats one.
     """
+    if x is None:
+        raise TypeError(
+            "check_gradients: a function needs a point, check_gradients(f, x); for a model use that of dualtape."
+        )
     name = str(getattr(f, "__name__", "the function"))
     check = examine_gradients(f, [x], *constants, adtypes=adtypes, subject=name)
     print(check)
