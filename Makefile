@@ -45,8 +45,9 @@ check: setup
 bench: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/leapfrog.py
+	$(BIN)/python benchmarks/logistic.py
 
-# Every AD backend on the catalogue of gradient scenarios; results in bench-ad-output/. It takes ten to twenty minutes.
+# Every AD backend on the catalogue of gradient scenarios; results in bench-ad-output/. It takes some eleven minutes.
 bench-ad: setup
 	$(BIN)/python -m dualtape.ad --output bench-ad-output
 

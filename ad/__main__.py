@@ -1,6 +1,6 @@
 """`python -m dualtape.ad`: the usual backends on the catalogue of scenarios, as tables, figures and files.
 
-python -m dualtape.ad                                   # everything, ten to fifteen minutes
+python -m dualtape.ad                                   # everything, some eleven minutes
 python -m dualtape.ad --quick --family regression       # a look at one family
 python -m dualtape.ad --output results                  # table.md, cells.csv, cells.json and benchmark.png
 python -m dualtape.ad --list                            # the scenarios and what is special about each
@@ -199,8 +199,8 @@ def _parser(scenarios: Sequence[Scenario]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dualtape.ad",
         description=f"Compare the backends on the catalogue of {len(scenarios)} gradient scenarios: time and memory "
-        f"inside a compiled loop, seconds to compile, and whether the gradient is right. All of it takes ten to "
-        f"fifteen minutes, nearly all of compiling, a family half a minute to four; with --backends AutoForward "
+        f"inside a compiled loop, seconds to compile, and whether the gradient is right. All of it takes some "
+        f"eleven minutes, nearly all of compiling, a family half a minute to four; with --backends AutoForward "
         f"AutoReverse it takes a fifth of that. Ctrl-C shows what there is.",
         epilog=f"families: {described}. backends: {usual}.",
     )
