@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import subjaxprs
+from jax.extend.core import Literal, subjaxprs
 
+from .equations import Body, bind, evaluate, shaped
 from .errors import DifferentiationError
 
 # What complex numbers pass through unchanged in meaning: analytic functions, and the moving about of numbers.
@@ -30,15 +31,7 @@ _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "cu
 
 def evaluate_complex(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
     """The results of a program of which some arguments are complex: real again where they do not depend on those."""
-    values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments), strict=True))
-
-    def read(atom: Any) -> Any:
-        return jnp.asarray(atom.val, atom.aval.dtype) if hasattr(atom, "val") else values[atom]
-
-    for equation in jaxpr.eqns:
-        results = _apply(equation, [read(atom) for atom in equation.invars])
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    return evaluate(Body(jaxpr, consts), arguments, _apply)
 
 
 def calls_out(jaxpr: Any) -> bool:
@@ -52,15 +45,14 @@ def calls_out(jaxpr: Any) -> bool:
 
 def _apply(equation: Any, inputs: list[Any]) -> list[Any]:
     """One operation. Numbers that depend on the argument are complex, and no others are."""
-    primitive, params = equation.primitive, equation.params
-    name = primitive.name
+    name, params = equation.primitive.name, equation.params
+    inputs = [jnp.asarray(value, shaped(atom)[1]) if isinstance(atom, Literal) else value
+              for atom, value in zip(equation.invars, inputs, strict=True)]  # fmt: skip
     if not any(map(jnp.iscomplexobj, inputs)):
-        result = primitive.bind(*inputs, **primitive.get_bind_params(params))
-        return list(result) if primitive.multiple_results else [result]
+        return bind(equation, inputs)
     if name in _ANALYTIC:
         typed = {"preferred_element_type": None} if name == "dot_general" else {}
-        result = primitive.bind(*map(_complex, inputs), **{**params, **typed})
-        return list(result) if primitive.multiple_results else [result]
+        return bind(equation, [_complex(value) for value in inputs], **typed)
     if name in _CALLS:
         inner = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
         program, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())

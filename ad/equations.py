@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from jax.extend.core import Literal
 
+# Programs that reverse mode computes a second time.
+CHECKPOINTS = frozenset({"checkpoint", "remat2"})
+
 # Primitives that only evaluate the program in one of their parameters.
 _CALLS = {
     "jit": "jaxpr",
@@ -50,6 +53,11 @@ def inlined_body(equation: Any) -> Body | None:
         return None
     called = equation.params[key]
     return Body(called.jaxpr, called.consts) if hasattr(called, "consts") else Body(called, ())
+
+
+def called_body(equation: Any) -> Body | None:
+    """As `inlined_body`, but for a program that is to be computed twice, which stays as the user wrote it."""
+    return None if equation.primitive.name in CHECKPOINTS else inlined_body(equation)
 
 
 def evaluate(program: Any, arguments: Sequence[Any], apply: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:

@@ -16,7 +16,7 @@ from jax import lax
 from jax.extend.core import Literal, jaxpr_as_fun
 
 from .adtypes import Flat, FlatFunction
-from .equations import bind, evaluate, inlined_body, shaped
+from .equations import bind, called_body, evaluate, shaped
 
 # A matrix is tall from so many rows to a column on, and worth a copy up to so many numbers (32 MB).
 _ROWS_PER_COLUMN = 8
@@ -49,7 +49,7 @@ class _Products:
         self.copies: dict[int, Any] = {}
 
     def __call__(self, equation: Any, operands: list[Any]) -> list[Any]:
-        body = inlined_body(equation) if equation.primitive.name in ("jit", "pjit") else None
+        body = called_body(equation)
         if body is not None and _has_product(body.jaxpr):
             return evaluate(body, operands, self)
         side = _tall_side(equation)
@@ -87,7 +87,7 @@ def _tall_side(equation: Any) -> int | None:
 
 def _has_product(jaxpr: Any) -> bool:
     for equation in jaxpr.eqns:
-        body = inlined_body(equation) if equation.primitive.name in ("jit", "pjit") else None
+        body = called_body(equation)
         if _tall_side(equation) is not None or (body is not None and _has_product(body.jaxpr)):
             return True
     return False

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal, jaxpr_as_fun
 
-from .equations import Body, bind, evaluate, inlined_body, shaped
+from .equations import bind, called_body, evaluate, shaped
 
 Elementwise = Callable[..., Any]
 # From an equation to what takes its place, a function of its operands, or to None.
@@ -231,7 +231,7 @@ def replaced(f: Callable[[jax.Array], jax.Array], find: Replacements) -> Callabl
 
 
 def _apply(find: Replacements, equation: Any, operands: list[Any]) -> list[Any]:
-    replacement, body, apply = find(equation), _called(equation), functools.partial(_apply, find)
+    replacement, body, apply = find(equation), called_body(equation), functools.partial(_apply, find)
     if replacement is not None:
         (result,) = equation.outvars
         shape, dtype = shaped(result)
@@ -258,11 +258,6 @@ def _by_rule(equation: Any) -> Elementwise | None:
     return None
 
 
-def _called(equation: Any) -> Body | None:
-    """The program that an equation calls, but for one that is to be computed twice: it stays as the user wrote it."""
-    return inlined_body(equation) if equation.primitive.name in ("jit", "pjit") else None
-
-
 def _is_known(atom: Any, number: float) -> bool:
     return isinstance(atom, Literal) and bool(jnp.size(atom.val) == 1) and float(atom.val) == number
 
@@ -271,7 +266,7 @@ def _has_match(jaxpr: Any, find: Replacements) -> bool:
     for equation in jaxpr.eqns:
         if find(equation) is not None:
             return True
-        body = _called(equation)
+        body = called_body(equation)
         inner = equation.params["jaxpr"].jaxpr if equation.primitive.name == "scan" else body and body.jaxpr
         if inner is not None and _has_match(inner, find):
             return True

@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend.core import Literal, subjaxprs
 
 from ..dual.elementwise import body_is_elementwise
-from ..equations import bind, evaluate, inlined_body, shaped
+from ..equations import CHECKPOINTS, bind, called_body, evaluate, shaped
 
 # Linear, or with slopes that are zero and one: what is finite going back stays so.
 _TAME = frozenset({
@@ -33,14 +33,12 @@ MOVES = frozenset({
 SPREADS = frozenset({"broadcast_in_dim", "cumsum", "gather", "reduce_window_sum"})
 REDUCTIONS = frozenset({"reduce_sum", "reduce_prod", "reduce_max", "reduce_min"})
 
-CHECKPOINTS = frozenset({"checkpoint", "remat2"})
-
 
 def inlined(program: Any) -> Any:
     """The program with those in place that it only calls, but for what is to be computed twice."""
 
     def apply(equation: Any, operands: list[Any]) -> list[Any]:
-        body = inlined_body(equation) if equation.primitive.name not in CHECKPOINTS else None
+        body = called_body(equation)
         return bind(equation, operands) if body is None else evaluate(body, operands, apply)
 
     def run(*arguments: Any) -> list[Any]:

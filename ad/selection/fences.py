@@ -26,9 +26,8 @@ from jax.extend.core import Literal, jaxpr_as_fun
 
 from ..adtypes import Flat, FlatFunction
 from ..dual.elementwise import is_elementwise
-from ..equations import Body, bind, scan_operands, shaped
+from ..equations import CHECKPOINTS, Body, bind, scan_operands, shaped
 from .facts import (
-    CHECKPOINTS,
     MOVES,
     REDUCTIONS,
     SPREADS,
