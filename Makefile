@@ -46,6 +46,7 @@ bench: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/leapfrog.py
 	$(BIN)/python benchmarks/logistic.py
+	$(BIN)/python benchmarks/gibbs.py
 
 # Every AD backend on the catalogue of gradient scenarios; results in bench-ad-output/. It takes some eleven minutes.
 bench-ad: setup

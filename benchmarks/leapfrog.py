@@ -34,7 +34,7 @@ def log_density() -> tuple[Callable[[jax.Array], jax.Array], int]:
     traced = trace_model(MODEL, discover(MODEL))
     whole = traced.density.restrict(traced.density.sites)
     position = jnp.zeros(whole.target.dimension)
-    constants = tuple(np.asarray(c) for c in whole.constants(position, traced.data))
+    constants = tuple(np.asarray(c) for c in whole.constants(position, whole.prepare(traced.data)))
     return lambda q: whole.target.log_density(q, *constants), whole.target.dimension
 
 

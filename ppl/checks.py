@@ -66,7 +66,7 @@ def outside_support(distribution: Distribution, value: Any) -> np.ndarray[Any, A
 
 
 def check_sampleable(trace: Trace, model: str) -> None:
-    """Refuse a model without latent variables, and one with discrete latent variables.
+    """Refuse a model without latent variables, and one whose latent variables are empty.
 
     Raises:
         ValueError: naming the sites.
@@ -80,14 +80,6 @@ def check_sampleable(trace: Trace, model: str) -> None:
     empty = [site.name for site in latent if 0 in site.shape]
     if empty:
         raise ValueError(f"latent site '{empty[0]}' has a shape of zero entries; check the sizes it is made from.")
-    discrete = [site for site in latent if site.unconstrained_shape is None]
-    if discrete:
-        site = discrete[0]
-        raise ValueError(
-            f"latent site '{site.name}' is discrete ({site.family}), and gradient-based "
-            f"samplers need continuous sites. Ways out: sum it out of the model (for a mixture, "
-            f"dist.MixtureSameFamily or a `factor` with logsumexp over its values), or observe it."
-        )
 
 
 def _first(mask: np.ndarray[Any, Any]) -> str:

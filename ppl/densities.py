@@ -65,3 +65,10 @@ def _binomial_logits(distribution: Any, value: Any) -> Any:
     failures = total - count
     lost = jnp.where(count == 0, 0, count * softplus(jnp.where(count == 0, 0, -logits)))
     return ways - lost - jnp.where(failures == 0, 0, failures * softplus(jnp.where(failures == 0, 0, logits)))
+
+
+@register_log_density(dist.InverseGamma)
+def _inverse_gamma(distribution: Any, value: Any) -> Any:
+    # In the value itself; NumPyro's goes through its reciprocal and a Jacobian.
+    shape, rate = distribution.concentration, distribution.rate
+    return shape * jnp.log(rate) - gammaln(shape) - (shape + 1) * jnp.log(value) - rate / value

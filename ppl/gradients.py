@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +103,7 @@ def benchmark_gradients(
         target = _Target.of(what, x)
         whole = target.traced.density.restrict(target.traced.density.sites)
         point, elsewhere = target.points[0], target.points[-1]
-        given = tuple(whole.constants(jnp.asarray(point), target.traced.data))
+        given = tuple(whole.constants(jnp.asarray(point), whole.prepare(target.traced.data)))
         scenario = Scenario(what.name, "model", whole.target.log_density, point, elsewhere, "", given)
         return benchmarking.benchmark_gradients(scenario, adtypes=adtypes)
 
@@ -143,7 +144,7 @@ class _Target:
             point = rng.uniform(-RADIUS, RADIUS, coordinates.dimension)
             if given:
                 parts = dict(zip(coordinates.shapes, coordinates.split(point), strict=True))
-                parts |= unconstrain(model, given, parts)
+                parts |= unconstrain(model, given, functools.partial(_given_part, parts))
                 point = np.asarray(coordinates.join(list(parts.values())))
             if np.isfinite(density(point, *traced.data)):
                 points.append(point)
@@ -192,7 +193,8 @@ class _Target:
     def _sources(self) -> list[set[int]]:
         """The sites, by number, that each term is computed from."""
         count = len(self.traced.density.sites)
-        return [{i for i in inputs if i < count} for inputs in self.traced.density.program.dependencies()]
+        dependencies = self.traced.density.program.dependencies()
+        return [{i for i in dependencies[output] if i < count} for output in self.traced.density.terms.values()]
 
     def _by_term(self, adtype: AbstractADType) -> np.ndarray[Any, Any] | None:
         """The Jacobian of the terms, shape (points, terms, dimension); None where the adtype has none to show."""
@@ -202,7 +204,7 @@ class _Target:
 
         # Each term by itself: pulled back together, a NaN of one would reach all, as 0 · NaN.
         def slopes(number: int, position: jax.Array) -> jax.Array:
-            program = density.program.select([number])
+            program = density.program.select([list(density.terms.values())[number]])
             row: jax.Array = adtype.jacobian(lambda q: program(*density.coordinates.split(q), *data)[0], position)[1]
             return row
 
@@ -211,6 +213,10 @@ class _Target:
             return np.array([jacobian(jnp.asarray(point)) for point in self.points])
         except Exception:  # refused: the check says so already, with the reason
             return None
+
+
+def _given_part(parts: Mapping[str, Any], name: str, _: object) -> Any:
+    return parts[name]
 
 
 def _listed(noun: str, names: Sequence[str]) -> str:

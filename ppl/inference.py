@@ -22,6 +22,7 @@ from ..ad.routing import default_adtype
 from ..samplers.base import AbstractKernel, AbstractSampler
 from ..samplers.chains import Draws, Settings, run_chains
 from ..samplers.compilation import compile_chain
+from ..samplers.composition import AbstractComposition, Sampler, build_kernel
 from ..samplers.nuts import NUTS
 from ..samplers.progress import display
 from ..samplers.random import chain_key
@@ -50,7 +51,7 @@ class SamplingWarning(UserWarning):
 
 def sample(
     model: BoundModel,
-    sampler: AbstractSampler | None = None,
+    sampler: Sampler | None = None,
     draws: int = 1000,
     *,
     warmup: int = 1000,
@@ -118,7 +119,7 @@ def sample(
         traced = trace_model(model, found)
         whole = traced.density.restrict(traced.density.sites)
         dtype = np.dtype(precision)
-        kernel = sampler.build(whole.target, dtype)
+        kernel = build_kernel(sampler, traced.density, dtype)
         compiled = compile_chain(kernel, whole, traced.data, dtype, settings.longest)
         compile_seconds = time.perf_counter() - started
         starts = [
@@ -259,7 +260,7 @@ def _check_arguments(model: object, sampler: object, *, seed: object, audit: obj
         raise TypeError(f"sample: '{model.name}' has no data yet; call it first: sample({model.name}(...)).")
     if not isinstance(model, BoundModel):
         raise TypeError(f"sample: expected a model with its data, got {model!r}; decorate a function with @model.")
-    if not isinstance(sampler, AbstractSampler):
+    if not isinstance(sampler, (AbstractSampler, AbstractComposition)):
         hint = f"; write {sampler.__name__}()" if isinstance(sampler, type) else ""
         raise TypeError(f"sample: sampler must be one such as NUTS() or Gibbs({{...}}), got {sampler!r}{hint}.")
     for name, value in counts.items():

@@ -14,6 +14,7 @@ from .checks import check_initial
 from .interpreters import Trace, discover, unconstrain
 from .log_density import TracedModel
 from .model import BoundModel
+from .transforms import is_discrete
 
 HostArray = np.ndarray[Any, Any]
 ATTEMPTS = 100
@@ -75,20 +76,20 @@ def find_start(
     traced: TracedModel,
     given: dict[str, Any],
     rng: np.random.Generator,
-    init: Callable[[HostArray], tuple[Any, Any]],
+    init: Callable[[HostArray], tuple[Any, Any, bool]],
     dtype: Any,
 ) -> Any:
     """The beginning of a chain at a position where the log density and its gradient are finite.
 
-    Sites without an initial value are drawn from Uniform(−2, 2) in unconstrained space, up to 100 times.
+    Sites without an initial value are drawn from Uniform(−2, 2) in unconstrained space, discrete ones from their
+    distributions given the sites before them, up to 100 times.
 
     Args:
         model: the model.
         traced: the same, traced.
         given: constrained values by site.
         rng: of this chain.
-        init: from a position to the beginning of a chain there, whose `state` is a
-            pytree of arrays, and the log density.
+        init: from a position to the beginning of a chain there, the log density, and whether a chain can start.
         dtype: of positions.
 
     Raises:
@@ -99,14 +100,21 @@ def find_start(
     position = np.zeros(coordinates.dimension, dtype)
     for _ in range(1 if everything_given else ATTEMPTS):
         position = rng.uniform(-RADIUS, RADIUS, coordinates.dimension).astype(dtype)
-        if given:
+        if given or traced.density.discrete:
             parts = dict(zip(coordinates.shapes, coordinates.split(position), strict=True))
-            parts |= unconstrain(model, given, parts)
+            parts |= unconstrain(model, given, functools.partial(_drawn, parts, rng))
             position = np.asarray(coordinates.join(list(parts.values())), dtype)
-        start, log_density = init(position)
-        if np.isfinite(log_density) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(start.state)):
+        start, _, sound = init(position)
+        if sound:
             return start
     raise ValueError(_explain(traced, position, sorted(given), everything_given))
+
+
+def _drawn(parts: dict[str, Any], rng: np.random.Generator, name: str, distribution: Distribution) -> Any:
+    """The starting value of a site that has none given, unconstrained; `parts` hold those of continuous sites."""
+    if not is_discrete(distribution):
+        return parts[name]
+    return distribution.sample(jax.random.key(int(rng.integers(2**31)))).astype(parts[name].dtype)
 
 
 def _explain(traced: TracedModel, position: HostArray, given: list[str], everything_given: bool) -> str:

@@ -15,7 +15,7 @@ from ..ad.errors import NEEDS_NUMBERS
 from .densities import log_density
 from .language import AbstractInterpreter, Plate
 from .model import BoundModel
-from .transforms import bijection, constrain, describe, is_discrete, unconstrained_shape
+from .transforms import constrain, describe, is_discrete, unconstrain_value, unconstrained_shapes
 
 Dims = tuple[str, ...] | None
 
@@ -28,7 +28,10 @@ class Site:
         name: of the site.
         family: name of its distribution.
         shape: of its value.
-        unconstrained_shape: of the array behind a continuous latent value, else None.
+        unconstrained_shape: of the array behind the value: for a discrete site the value's own shape.
+        index_shape: of the leading dimensions of that array that can be told apart: its entries are transformed
+            independently of each other.
+        discrete: whether its values are discrete.
         obs: the observed value, or None for a latent site.
         dims: names of its dimensions, or None where nothing is known of them.
     """
@@ -36,7 +39,9 @@ class Site:
     name: str
     family: str
     shape: tuple[int, ...]
-    unconstrained_shape: tuple[int, ...] | None
+    unconstrained_shape: tuple[int, ...]
+    index_shape: tuple[int, ...]
+    discrete: bool
     obs: Any
     dims: Dims
 
@@ -53,6 +58,7 @@ class Trace:
     sites: dict[str, Site] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     terms: dict[str, Any] = field(default_factory=dict)
+    distributions: dict[str, Distribution] = field(default_factory=dict)
     deterministics: dict[str, tuple[Any, Dims]] = field(default_factory=dict)
     fixed: dict[str, tuple[Any, Dims]] = field(default_factory=dict)
     plates: dict[str, Plate] = field(default_factory=dict)
@@ -63,6 +69,8 @@ _RESERVED = frozenset({"chain", "draw", "block"})
 
 # From a latent site to its value and the log Jacobian of its bijection.
 LatentValue = Callable[[str, Distribution], tuple[Any, Any | None]]
+# From a site and its distribution to an unconstrained value.
+Otherwise = Callable[[str, Distribution], Any]
 # Looks at a value that data or the user give to a site, while its distribution is alive. The first argument is what to
 # call the site in messages, the second its name.
 InspectGiven = Callable[[str, str, Distribution, Any], None]
@@ -110,10 +118,13 @@ class Recorder(AbstractInterpreter):
             return value
         observed = self.model.conditions.get(name, obs)
         if observed is None or name in self.model.latents:
+            if observed is not None:
+                # What the data would have been has the shape of the data, plate or no plate.
+                distribution = _expand_to_given(f"site '{name}'", distribution, np.shape(observed))
             return self._latent(name, distribution, dims, plates)
         distribution, value = self._given(f"observed site '{name}'", name, distribution, observed)
         self._note(name, distribution, value, dims, plates, obs=value)
-        self._add_term(name, distribution, value)
+        self._add_term(name, distribution, value, latent=False)
         return value
 
     def _given(self, title: str, name: str, distribution: Distribution, value: Any) -> tuple[Distribution, Any]:
@@ -128,7 +139,7 @@ class Recorder(AbstractInterpreter):
         value, log_jacobian = self.latent(name, distribution)
         self._note(name, distribution, value, dims, plates, obs=None)
         self.trace.values[name] = value
-        self._add_term(name, distribution, value)
+        self._add_term(name, distribution, value, latent=True)
         if self.with_terms and log_jacobian is not None:
             self.trace.terms[f"log|J| {name}"] = log_jacobian
         return value
@@ -148,14 +159,21 @@ class Recorder(AbstractInterpreter):
         self, name: str, distribution: Distribution, value: Any, dims: Dims, plates: tuple[Plate, ...], obs: Any
     ) -> None:
         shape = np.shape(value)
-        hidden = None if obs is not None or is_discrete(distribution) else unconstrained_shape(name, distribution)
+        discrete = is_discrete(distribution)
+        hidden, index = unconstrained_shapes(name, distribution) if obs is None else (shape, shape)
         named = _dims(name, dims, plates, shape, len(distribution.event_shape))
-        self.trace.sites[name] = Site(name, describe(distribution), shape, hidden, obs, named)
+        self.trace.sites[name] = Site(name, describe(distribution), shape, hidden, index, discrete, obs, named)
 
-    def _add_term(self, name: str, distribution: Distribution, value: Any) -> None:
-        if self.with_terms:
-            # As a JAX array: some supports are checked with NumPy where the value is NumPy's, tracer or not.
-            self.trace.terms[name] = jnp.sum(log_density(distribution, jnp.asarray(value)))
+    def _add_term(self, name: str, distribution: Distribution, value: Any, *, latent: bool) -> None:
+        if not self.with_terms:
+            return
+        # As a JAX array: some supports are checked with NumPy where the value is NumPy's, tracer or not.
+        term = log_density(distribution, jnp.asarray(value))
+        if latent and is_discrete(distribution):
+            # A bijection keeps continuous values in their support; whole numbers can be proposed anywhere.
+            term = jnp.where(distribution.support(value), term, -jnp.inf)
+        self.trace.terms[name] = jnp.sum(term)
+        self.trace.distributions[name] = distribution
 
     def _claim(self, name: str, plates: tuple[Plate, ...]) -> None:
         trace = self.trace
@@ -224,10 +242,8 @@ def discover(model: BoundModel, inspect: InspectGiven | None = None, *, concrete
 
     def run(zero: jax.Array) -> None:
         def latent(name: str, distribution: Distribution) -> tuple[Any, None]:
-            if is_discrete(distribution):
-                return jnp.zeros(distribution.shape(), jnp.int32) + zero.astype(jnp.int32), None
-            transform = bijection(name, distribution)
-            return transform(jnp.zeros(unconstrained_shape(name, distribution)) + zero), None
+            origin = jnp.zeros(unconstrained_shapes(name, distribution)[0]) + zero
+            return constrain(name, distribution, origin)[0], None
 
         found.append(Recorder(model, latent, with_terms=False, inspect=inspect).run())
 
@@ -256,29 +272,28 @@ def evaluate(model: BoundModel, unconstrained: dict[str, Any]) -> Trace:
                 f"site '{name}' appeared only now: the model declared other sites before. "
                 f"The sites of a model must not depend on values or change between calls."
             )
-        return constrain(bijection(name, distribution), unconstrained[name])
+        return constrain(name, distribution, unconstrained[name])
 
     return Recorder(model, at, with_terms=True).run()
 
 
-def unconstrain(model: BoundModel, values: dict[str, Any], fallback: dict[str, Any]) -> dict[str, Any]:
+def unconstrain(model: BoundModel, values: dict[str, Any], otherwise: Otherwise) -> dict[str, Any]:
     """Unconstrained values that correspond to constrained ones.
 
     Args:
         model: the model.
         values: constrained values of some of the latent variables.
-        fallback: unconstrained values of the others.
+        otherwise: gives the unconstrained values of the others, from their names and distributions.
     """
     result: dict[str, Any] = {}
 
     def invert(name: str, distribution: Distribution) -> tuple[Any, None]:
-        transform = bijection(name, distribution)
-        if name not in values:
-            result[name] = fallback[name]
-            return transform(fallback[name]), None
-        value = jnp.asarray(values[name], jnp.result_type(float))
-        result[name] = transform.inv(value)
-        return value, None
+        if name in values:
+            value = jnp.asarray(values[name])
+            result[name] = unconstrain_value(name, distribution, value)
+            return value.astype(jnp.int32 if is_discrete(distribution) else jnp.result_type(float)), None
+        result[name] = otherwise(name, distribution)
+        return constrain(name, distribution, result[name])[0], None
 
     Recorder(model, invert, with_terms=False).run()
     return result

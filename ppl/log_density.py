@@ -11,73 +11,53 @@ and its Jacobian do too, and the terms say so.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ..ad.equations import shaped
 from ..ad.errors import NEEDS_NUMBERS
 from ..ad.host import at_numbers
 from ..ad.preparation import shapes_of
+from .blocks.block import Block, block_of
+from .blocks.coordinates import Array, Coordinates, Part
 from .interpreters import Dims, Trace, evaluate
 from .language import Plate
 from .model import BoundModel
-from .program import Program
+from .programs.cones import merged
+from .programs.program import Program
+from .programs.rolling import lifted
+from .views.templates import Template, number, take_apart
 
-Array = jax.Array
-# Terms, and constrained values with deterministics.
-Results = tuple[list[Any], list[Any]]
-
-
-@dataclass(frozen=True)
-class Coordinates:
-    """Where the unconstrained coordinates of each site stand in a flat position.
-
-    Args:
-        shapes: the shape of each site's unconstrained array, in order.
-    """
-
-    shapes: dict[str, tuple[int, ...]]
-
-    @functools.cached_property
-    def slices(self) -> dict[str, slice]:
-        """The stretch of each site."""
-        stops = np.cumsum([0, *(int(np.prod(shape)) for shape in self.shapes.values())]).tolist()
-        return {name: slice(a, b) for name, a, b in zip(self.shapes, stops[:-1], stops[1:], strict=True)}
-
-    @property
-    def dimension(self) -> int:
-        """The length of a position."""
-        return sum(int(np.prod(shape)) for shape in self.shapes.values())
-
-    def split(self, position: Any) -> list[Array]:
-        """A position cut into the unconstrained arrays of its sites."""
-        return [position[self.slices[name]].reshape(shape) for name, shape in self.shapes.items()]
-
-    def join(self, arrays: Sequence[Any]) -> Array:
-        """The position of which `arrays` are the parts."""
-        return jnp.concatenate([jnp.ravel(array) for array in arrays])
+# Terms, constrained values with deterministics, and what distributions are made of.
+Results = tuple[list[Any], list[Any], list[Any]]
 
 
 @dataclass(frozen=True)
 class ModelDensity:
-    """The log density of some sites of a model, given constants.
+    """The log density of all latent sites of a model, given data; the target from which blocks are taken.
 
     Args:
-        coordinates: of its sites.
-        program: from the sites' unconstrained arrays, then the constants, to the terms.
-        terms: their names.
-        constants: shapes and dtypes of the constants.
+        coordinates: of the latent sites.
+        index_shapes: by site, of the leading dimensions whose entries can be put into different blocks.
+        discrete: the discrete ones among the sites.
+        program: from the sites' unconstrained arrays, then the data, to everything that is known of the model.
+        terms: which results of the program (by number) are terms of the log density; by name of the term.
+        values: likewise the values of latent and observed sites and of deterministics, constrained.
+        distributions: of latent and observed sites; without those whose parts are not arrays.
+        data: what the model closes over: the data, as arrays.
     """
 
     coordinates: Coordinates
+    index_shapes: dict[str, tuple[int, ...]]
+    discrete: tuple[str, ...]
     program: Program
-    terms: tuple[str, ...]
-    constants: tuple[jax.ShapeDtypeStruct, ...]
+    terms: dict[str, int]
+    values: dict[str, int]
+    distributions: dict[str, Template]
+    data: tuple[Any, ...]
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -89,71 +69,26 @@ class ModelDensity:
         """How many coordinates a position has."""
         return self.coordinates.dimension
 
-    def log_density(self, position: Array, *constants: Any) -> Array:
+    @property
+    def sizes(self) -> dict[str, int]:
+        """By site, how many coordinates it has."""
+        return self.coordinates.sizes
+
+    def log_density(self, position: Array, *data: Any) -> Array:
         """The sum of all terms, shape ()."""
-        return functools.reduce(jnp.add, self._terms(position, constants))
+        return functools.reduce(jnp.add, self.by_term(position, *data).values())
 
-    def by_term(self, position: Any, *constants: Any) -> dict[str, Array]:
+    def by_term(self, position: Any, *data: Any) -> dict[str, Array]:
         """Each term, shape (): one for each site, its bijection (`log|J| site`) and each factor."""
-        return dict(zip(self.terms, self._terms(position, constants), strict=True))
+        return dict(zip(self.terms, self._terms(*self.coordinates.split(position), *data), strict=True))
 
-    def restrict(self, sites: tuple[str, ...]) -> ModelConditional:
-        """The conditional of some of the sites given the others: only the terms that depend on them."""
-        block = tuple(i for i, site in enumerate(self.sites) if site in sites)
-        rest = set(range(len(self.sites))) - set(block)
-        # With no rest this is the whole density again, constant terms included, with its constants worked out.
-        needed = [i for i, inputs in enumerate(self.program.dependencies()) if inputs & set(block) or not rest]
-        chosen = self.program.select(needed)
-        depends = any(inputs & rest for inputs in chosen.dependencies())
-        before, after = chosen.split(block)
-        shapes = tuple(jax.ShapeDtypeStruct(*shaped(var)) for var in after.inputs[len(block) :])
-        density = ModelDensity(
-            Coordinates({self.sites[i]: self.coordinates.shapes[self.sites[i]] for i in block}),
-            after,
-            tuple(self.terms[i] for i in needed),
-            shapes,
-        )
-        return ModelConditional(self, density, before, block, depends)
+    @functools.cached_property
+    def _terms(self) -> Program:
+        return self.program.select(tuple(self.terms.values()))
 
-    def _terms(self, position: Any, constants: Sequence[Any]) -> list[Array]:
-        return self.program(*self.coordinates.split(position), *constants)
-
-
-@dataclass(frozen=True)
-class ModelConditional:
-    """The density of one block of sites given the rest of a position.
-
-    Args:
-        whole: the density that it was taken from.
-        target: the block's own density.
-        before: from the other sites and the whole's constants to the block's constants.
-        block: the block's sites by number.
-        depends_on_rest: whether the block's density changes when other sites move.
-    """
-
-    whole: ModelDensity
-    target: ModelDensity
-    before: Program
-    block: tuple[int, ...]
-    depends_on_rest: bool
-
-    def constants(self, position: Array, constants: Sequence[Any]) -> tuple[Any, ...]:
-        """The constants of the block's density, from a whole position and the whole's constants."""
-        parts = self.whole.coordinates.split(position)
-        rest = [part for i, part in enumerate(parts) if i not in self.block]
-        return tuple(self.before(*rest, *constants))
-
-    def take(self, position: Array) -> Array:
-        """The block's coordinates out of a whole position."""
-        parts = self.whole.coordinates.split(position)
-        return self.target.coordinates.join([parts[i] for i in self.block])
-
-    def put(self, position: Array, block: Array) -> Array:
-        """A whole position with the block's coordinates replaced."""
-        parts: list[Any] = self.whole.coordinates.split(position)
-        for i, part in zip(self.block, self.target.coordinates.split(block), strict=True):
-            parts[i] = part
-        return self.whole.coordinates.join(parts)
+    def restrict(self, block: Iterable[str] | Mapping[str, Part]) -> Block:
+        """A block of sites or parts of sites given all others: only the terms that depend on it."""
+        return block_of(self, block)
 
 
 @dataclass(frozen=True)
@@ -161,27 +96,31 @@ class TracedModel:
     """A model, traced: its log density, its constrained values, and what is known of its sites.
 
     Args:
-        density: of all latent sites; its constants are the arrays in `data`.
-        data: what the model closes over: the data, as arrays.
-        values: the program from unconstrained arrays and data to the constrained values of the latent sites and
-            the deterministics, which are named by `names`.
-        names: of these values.
+        density: of all latent sites.
+        names: of what a result holds: the latent sites and the deterministics.
         dims: dimension names by site; None where unknown.
         plates: by name.
         observed: observed values by site, where the model does not compute them from latent variables.
     """
 
     density: ModelDensity
-    data: tuple[Any, ...]
-    values: Program
     names: tuple[str, ...]
     dims: dict[str, Dims]
     plates: dict[str, Plate]
     observed: dict[str, Any]
 
+    @property
+    def data(self) -> tuple[Any, ...]:
+        """What the model closes over, as arrays."""
+        return self.density.data
+
     def constrained(self, position: Array, *data: Any) -> dict[str, Array]:
         """Values of the latent sites and deterministics at a flat position."""
-        return dict(zip(self.names, self.values(*self.density.coordinates.split(position), *data), strict=True))
+        return dict(zip(self.names, self._values(*self.density.coordinates.split(position), *data), strict=True))
+
+    @functools.cached_property
+    def _values(self) -> Program:
+        return self.density.program.select([self.density.values[name] for name in self.names])
 
 
 def trace_model(model: BoundModel, found: Trace) -> TracedModel:
@@ -199,39 +138,52 @@ def trace_model(model: BoundModel, found: Trace) -> TracedModel:
         ValueError: if the model declares other sites this time.
     """
     dtype = jnp.result_type(float)
-    shapes = {
-        site.name: site.unconstrained_shape for site in found.sites.values() if site.unconstrained_shape is not None
-    }
-    kept: list[Trace] = []
+    latent = {site.name: site for site in found.sites.values() if site.is_latent}
+    shapes = {name: site.unconstrained_shape for name, site in latent.items()}
+    kept: list[tuple[Trace, dict[str, Any]]] = []
 
     def run(*arrays: Array) -> Results:
         trace = evaluate(model, dict(zip(shapes, arrays, strict=True)))
         _check_declared(found.sites.keys(), trace.sites.keys())
         if kept:
-            _check_declared(kept[0].terms.keys() | kept[0].deterministics, trace.terms.keys() | trace.deterministics)
-        else:
-            kept.append(trace)
-        values = [*trace.values.values(), *(value for value, _ in trace.deterministics.values())]
-        return [jnp.asarray(term, dtype) for term in trace.terms.values()], [jnp.asarray(value) for value in values]
+            first = kept[0][0]
+            _check_declared(first.terms.keys() | first.deterministics, trace.terms.keys() | trace.deterministics)
+        parts, structures = take_apart(trace.distributions)
+        if not kept:
+            kept.append((trace, structures))
+        values = [jnp.asarray(value) for value in _values(trace).values()]
+        return [jnp.asarray(term, dtype) for term in trace.terms.values()], values, parts
 
     def run_at_numbers(*arrays: Array) -> Results:
         results: Results = at_numbers(run, shapes_of_results, *arrays)
         return results
 
     arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes.values()]
+    opaque = False
     try:
         program, data, _ = Program.trace(run, *arrays)
     except NEEDS_NUMBERS:
+        opaque = True
         shapes_of_results = shapes_of(run(*(jnp.zeros(shape, dtype) for shape in shapes.values())))
         program, data, _ = Program.trace(run_at_numbers, *arrays)
-    trace = kept[0]
+    trace, structures = kept[0]
     # Closed-over data come first in a traced program; here they follow the sites, as constants.
-    reordered = Program(
-        (*program.inputs[len(data) :], *program.inputs[: len(data)]), program.equations, program.outputs
+    inputs = (*program.inputs[len(data) :], *program.inputs[: len(data)])
+    program, numbers = lifted(Program(inputs, program.equations, program.outputs))
+    values = _values(trace)
+    first_part = len(trace.terms) + len(values)
+    # What a model that looks at values is made of holds for one run only.
+    templates = {} if opaque else number(structures, first_part)
+    density = ModelDensity(
+        Coordinates(shapes),
+        {name: site.index_shape for name, site in latent.items()},
+        tuple(name for name, site in latent.items() if site.discrete),
+        merged(program),
+        {name: i for i, name in enumerate(trace.terms)},
+        {name: i for i, name in enumerate(values, len(trace.terms))},
+        templates,
+        (*data, *numbers),
     )
-    constants = tuple(jax.ShapeDtypeStruct(np.shape(array), array.dtype) for array in data)
-    count = len(trace.terms)
-    density = ModelDensity(Coordinates(shapes), reordered.select(range(count)), tuple(trace.terms), constants)
     names = (*trace.values, *trace.deterministics)
     dims = {name: site.dims for name, site in trace.sites.items()} | {
         name: where for name, (_, where) in trace.deterministics.items()
@@ -241,8 +193,13 @@ def trace_model(model: BoundModel, found: Trace) -> TracedModel:
         for name, site in found.sites.items()
         if site.obs is not None and not isinstance(site.obs, jax.core.Tracer)
     }
-    values = reordered.select(range(count, count + len(names)))
-    return TracedModel(density, data, values, names, dims, found.plates, observed)
+    return TracedModel(density, names, dims, found.plates, observed)
+
+
+def _values(trace: Trace) -> dict[str, Any]:
+    """The values of latent sites, deterministics and observed sites."""
+    observed = {name: site.obs for name, site in trace.sites.items() if site.obs is not None}
+    return trace.values | {name: value for name, (value, _) in trace.deterministics.items()} | observed
 
 
 def _check_declared(before: Set[str], now: Set[str]) -> None:

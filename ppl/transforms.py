@@ -28,29 +28,53 @@ def bijection(name: str, distribution: Distribution) -> Transform:
         ) from error
 
 
-def unconstrained_shape(name: str, distribution: Distribution) -> tuple[int, ...]:
-    """The shape of the unconstrained array behind a value of `distribution`."""
-    shape: tuple[int, ...] = bijection(name, distribution).inverse_shape(distribution.shape())
-    return shape
+def unconstrained_shapes(name: str, distribution: Distribution) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of the unconstrained array behind a value, and that of its leading dimensions that can be told apart.
+
+    Values of discrete distributions stand for themselves.
+    """
+    shape = tuple(distribution.shape())
+    if is_discrete(distribution):
+        return shape, shape[: len(shape) - len(distribution.event_shape)]
+    transform = bijection(name, distribution)
+    hidden: tuple[int, ...] = tuple(transform.inverse_shape(shape))
+    return hidden, hidden[: len(hidden) - _elementary(transform).domain.event_dim]
 
 
-def constrain(transform: Transform, unconstrained: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+def constrain(name: str, distribution: Distribution, unconstrained: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     """Map into the support.
 
     Args:
-        transform: a bijection.
-        unconstrained: where, of the shape that `unconstrained_shape` says.
+        name: of the site.
+        distribution: of which a value is wanted.
+        unconstrained: where, of the shape that `unconstrained_shapes` says.
 
     Returns:
         The value, and log |det ∂value/∂unconstrained| summed to shape (), None where it is zero.
     """
+    if is_discrete(distribution):
+        return unconstrained.astype(jnp.int32), None
+    transform = bijection(name, distribution)
     value = transform(unconstrained)
-    inner: Any = transform
-    while isinstance(inner, IndependentTransform):
-        inner = inner.base_transform
-    if isinstance(inner, IdentityTransform):
+    if isinstance(_elementary(transform), IdentityTransform):
         return value, None
     return value, jnp.sum(transform.log_abs_det_jacobian(unconstrained, value))
+
+
+def unconstrain_value(name: str, distribution: Distribution, value: Any) -> jax.Array:
+    """The unconstrained array behind a value in the support."""
+    array = jnp.asarray(value, jnp.result_type(float))
+    if is_discrete(distribution):
+        return array
+    unconstrained: jax.Array = bijection(name, distribution).inv(array)
+    return unconstrained
+
+
+def _elementary(transform: Any) -> Any:
+    """A bijection without the declarations that some dimensions belong together."""
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return transform
 
 
 def is_discrete(distribution: Distribution) -> bool:

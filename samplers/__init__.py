@@ -18,23 +18,48 @@ integrator, which moves q by ε L u and u by ε Lᵀ ∇log π(q), has to know L
 This layer knows log densities over arrays (`base.Target`), never a model.
 """
 
-from .base import AbstractKernel, AbstractSampler, BlockReport, Conditional, Target
-from .gibbs import Gibbs
+from .base import AbstractKernel, AbstractSampler, Block, BlockReport, Joint, Target
+from .composition import AbstractComposition
+from .discrete import DiscreteGibbs
+from .elliptical import EllipticalSlice
+from .exact import Conditional, Conjugate
+from .external import External
+from .gibbs import Gibbs, RandomScan, Repeat
 from .hmc import HMC
 from .metrics import AbstractMetric, DenseMetric, DiagonalMetric, UnitMetric
+from .metropolis import MH, FromPrior, Proposal
 from .nuts import NUTS
+from .particle import ParticleGibbs
+from .proposals import AbstractProposal, RandomWalk
+from .slice import Slice
 
 __all__ = [
     "HMC",
+    "MH",
     "NUTS",
+    "AbstractComposition",
     "AbstractKernel",
     "AbstractMetric",
+    "AbstractProposal",
     "AbstractSampler",
+    "Block",
     "BlockReport",
     "Conditional",
+    "Conjugate",
     "DenseMetric",
     "DiagonalMetric",
+    "DiscreteGibbs",
+    "EllipticalSlice",
+    "External",
+    "FromPrior",
     "Gibbs",
+    "Joint",
+    "ParticleGibbs",
+    "Proposal",
+    "RandomScan",
+    "RandomWalk",
+    "Repeat",
+    "Slice",
     "Target",
     "UnitMetric",
 ]

@@ -7,10 +7,12 @@ To add a sampler, write one file with a frozen dataclass that implements `Abstra
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..ad.adtypes import Measurement
@@ -24,7 +26,176 @@ class Target(Protocol):
 
     The density may take constants: arrays that do not change while this target is being sampled. Data are
     constants, and so is, for a block of a Gibbs sampler, whatever the other blocks determine.
+
+    Coordinates of discrete sites hold their values, which are whole numbers.
     """
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites, in the order of their coordinates."""
+
+    @property
+    def discrete(self) -> tuple[str, ...]:
+        """Those of the sites that are discrete, so that the density has no gradient there."""
+
+    @property
+    def dimension(self) -> int:
+        """How many coordinates a position has."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many coordinates each site has."""
+
+    @property
+    def constants(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Shapes and dtypes of the constants."""
+
+    @property
+    def signature(self) -> Hashable:
+        """Equal for two targets if and only if they are the same function of position and constants."""
+
+    def log_density(self, position: Array, *constants: Any) -> Array:
+        """The log density, shape (), at a position of shape (dimension,)."""
+
+
+class ExactTarget(Target, Protocol):
+    """A target that can be drawn from directly."""
+
+    def draw(self, key: Array, *constants: Any) -> Array:
+        """A position drawn from the target, shape (dimension,)."""
+
+
+class PriorTarget(Target, Protocol):
+    """A target that is a prior, which can be drawn from, times a likelihood."""
+
+    def draw_prior(self, key: Array, *constants: Any) -> Array:
+        """A position drawn from the prior, shape (dimension,)."""
+
+    def log_likelihood(self, position: Array, *constants: Any) -> Array:
+        """The log density without that of the prior, shape ()."""
+
+
+class GaussianTarget(PriorTarget, Protocol):
+    """A target whose prior is Gaussian in the coordinates of a position."""
+
+    def mean(self, *constants: Any) -> Array:
+        """The mean of the prior, shape (dimension,)."""
+
+
+class ValuesTarget(Target, Protocol):
+    """A target whose positions correspond to values of sites in their supports."""
+
+    def constrain(self, position: Array, *constants: Any) -> tuple[dict[str, Array], Array]:
+        """The values by site, and log |det ∂values/∂position|, shape ()."""
+
+    def unconstrain(self, values: dict[str, Array], *constants: Any) -> Array:
+        """The position that corresponds to values; not finite outside their supports."""
+
+
+class FiniteTarget(Target, Protocol):
+    """A target over discrete coordinates, each with finitely many values.
+
+    Coordinates of the same colour are independent given all others.
+    """
+
+    @property
+    def supports(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """The values of each coordinate, ascending."""
+
+    @property
+    def colours(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """A partition of the coordinates: the numbers of those of each colour, ascending."""
+
+    def by_coordinate(self, position: Array, *constants: Any) -> Array:
+        """For each coordinate, the sum of all terms that depend on it, shape (dimension,)."""
+
+
+class StateSpaceTarget(Target, Protocol):
+    """A target over the states of a Markov chain, of d coordinates each, which make up a position one after the other.
+
+        π(x_0, ..., x_{T-1}) ∝ ∏_t p_t(x_t | x_{t-1}) g_t(x_{t-1}, x_t)
+
+    Times are numbers or traced arrays of shape (); at time 0, which is always a number, the state before is ignored.
+    """
+
+    @property
+    def length(self) -> int:
+        """T, the number of states."""
+
+    def draw_state(self, key: Array, time: Array | int, previous: Array, *constants: Any) -> Array:
+        """A state from p_t( . | previous), shape (d,)."""
+
+    def log_transition(self, time: Array | int, previous: Array, state: Array, *constants: Any) -> Array:
+        """The log density of p_t( . | previous) at a state, shape ()."""
+
+    def log_weight(self, time: Array | int, previous: Array, state: Array, *constants: Any) -> Array:
+        """The log of g_t, all other terms at this time, shape ()."""
+
+
+class Block(Protocol):
+    """One block of coordinates, and its density given the rest of a position.
+
+    What a sampler wants to know beyond the density, it asks for by one of the methods that return another
+    view of the same block, with a richer target. These refuse by name where the model has no such thing.
+    """
+
+    @property
+    def target(self) -> Target:
+        """The block's own density, up to a factor that does not depend on the block."""
+
+    @property
+    def coordinates(self) -> np.ndarray[Any, Any]:
+        """Where the block's coordinates stand in a whole position."""
+
+    @property
+    def depends_on_rest(self) -> bool:
+        """Whether the block's density changes when other coordinates move."""
+
+    def depends_on(self, coordinates: np.ndarray[Any, Any]) -> bool:
+        """Whether the block's density changes when one of these coordinates, outside the block, moves."""
+
+    def prepare(self, data: Constants) -> Constants:
+        """What the data determine of the block's constants: to be computed once per run."""
+
+    def constants(self, position: Array, prepared: Constants) -> Constants:
+        """The constants of the block's target, from a whole position and what `prepare` gave.
+
+        Everything in the block's density that the rest determines: to be computed once per update, outside the
+        loops of the block's sampler.
+        """
+
+    @property
+    def names(self) -> tuple[Hashable, ...]:
+        """A name for each result of `prepare`: two blocks of a joint have one in common only for the same array."""
+
+    @property
+    def fixed(self) -> tuple[int | None, ...]:
+        """For each constant, which result of `prepare` it is, or None where the rest has a part in it."""
+
+    def with_prior(self) -> Block:
+        """With a `PriorTarget`: the sites' own distributions given the rest, and all other terms."""
+
+    def with_gaussian_prior(self) -> Block:
+        """With a `GaussianTarget`; refused unless all sites of the block have Gaussian distributions."""
+
+    def with_values(self) -> Block:
+        """With a `ValuesTarget`."""
+
+    def enumerated(self) -> Block:
+        """With a `FiniteTarget`; refused unless all sites of the block are discrete and their supports finite."""
+
+    def conjugate(self) -> Block:
+        """With an `ExactTarget`; refused unless the conditional is of a known family."""
+
+    def state_space(self) -> Block:
+        """With a `StateSpaceTarget`; refused unless the sites, in their order, form a Markov chain."""
+
+    def drawn_by(self, function: Callable[..., Any], *, verify: bool = True) -> Block:
+        """With an `ExactTarget` that the user's function gives; compared with the density where `verify`."""
+
+
+class Joint(Protocol):
+    """The log density of everything that is to be sampled, given data; blocks are taken from it."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -35,39 +206,20 @@ class Target(Protocol):
         """How many coordinates a position has."""
 
     @property
-    def constants(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Shapes and dtypes of the constants."""
-
-    def log_density(self, position: Array, *constants: Any) -> Array:
-        """The log density, shape (), at a position of shape (dimension,)."""
-
-    def restrict(self, sites: tuple[str, ...]) -> Conditional:
-        """The conditional of some of the sites, a non-empty subset, given the others."""
-
-
-class Conditional(Protocol):
-    """The density of one block of coordinates given the rest of a position."""
+    def index_shapes(self) -> dict[str, tuple[int, ...]]:
+        """By site, the leading dimensions whose entries can be put into different blocks."""
 
     @property
-    def target(self) -> Target:
-        """The block's own density, up to a factor that does not depend on the block."""
+    def sizes(self) -> dict[str, int]:
+        """By site, how many coordinates it has."""
 
-    @property
-    def depends_on_rest(self) -> bool:
-        """Whether the block's density changes when other coordinates move."""
+    def restrict(self, block: Mapping[str, tuple[str, np.ndarray[Any, Any] | None]]) -> Block:
+        """A block given all other coordinates.
 
-    def constants(self, position: Array, constants: Constants) -> Constants:
-        """The constants of the block's target, from a whole position and the whole target's constants.
-
-        Everything in the block's density that the rest determines: to be computed once per update, outside the
-        loops of the block's sampler.
+        Args:
+            block: what it consists of: by label, a site and the numbers of its coordinates inside the site, None for
+                all of them.
         """
-
-    def take(self, position: Array) -> Array:
-        """The block's coordinates out of a whole position."""
-
-    def put(self, position: Array, block: Array) -> Array:
-        """A whole position with the block's coordinates replaced."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +258,17 @@ class AbstractKernel(abc.ABC):
     def reports(self) -> tuple[BlockReport, ...]:
         """What was decided, one entry for each block."""
 
+    def prepare(self, constants: Constants) -> Constants:
+        """What `init` and `step` want to have worked out from the constants of the target, once per run."""
+        return constants
+
     @abc.abstractmethod
     def init(self, position: Array, constants: Constants) -> Any:
         """The state at a position; also the way to renew a state whose constants have changed."""
+
+    def is_sound(self, position: Array, constants: Constants) -> Array:
+        """Whether a chain can start at a position: everything in the state there is finite, shape ()."""
+        return all_finite(self.init(position, constants))
 
     @abc.abstractmethod
     def position(self, state: Any) -> Array:
@@ -117,6 +277,14 @@ class AbstractKernel(abc.ABC):
     @abc.abstractmethod
     def step(self, key: Array, state: Any, tuning: Any, constants: Constants) -> tuple[Any, Any]:
         """One transition that leaves the target invariant, for any fixed tuning."""
+
+    def advance(
+        self, key: Array, state: Any, tuning: Any, constants: Constants, warming: Array
+    ) -> tuple[Any, Any, Any]:
+        """One step, and what is learned from it while `warming`: the new state, the new tuning, and the info."""
+        state, info = self.step(key, state, tuning, constants)
+        learned = self.tune(tuning, self.position(state), info)
+        return state, jax.tree.map(lambda new, old: jnp.where(warming, new, old), learned, tuning), info
 
     @abc.abstractmethod
     def init_tuning(self) -> Any:
@@ -144,7 +312,15 @@ class AbstractKernel(abc.ABC):
 
 
 class AbstractSampler(abc.ABC):
-    """A sampler as the user writes it: a frozen value."""
+    """A sampler of one block as the user writes it: a frozen value."""
+
+    def view(self, block: Block) -> Block:
+        """A block with what this sampler wants to know of it beyond its log density.
+
+        Raises:
+            ValueError: naming the site, where the model does not have it.
+        """
+        return block
 
     @abc.abstractmethod
     def build(self, target: Target, dtype: Any) -> AbstractKernel:
@@ -157,6 +333,12 @@ class AbstractSampler(abc.ABC):
         Raises:
             DifferentiationError: where the sampler's adtype cannot differentiate the target.
         """
+
+
+def all_finite(tree: Any) -> Array:
+    """Whether every number in a pytree of arrays is finite, shape ()."""
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(finite)) if finite else jnp.ones((), bool)
 
 
 def on_host(value: Any, dtype: Any) -> Array:

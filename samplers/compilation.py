@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .base import AbstractKernel, Array, Conditional
+from .alone import whole_constants
+from .base import AbstractKernel, Array, Block
 from .random import chain_key, fold_in
 
 HostArray = np.ndarray[Any, Any]
@@ -32,7 +33,7 @@ class Start(NamedTuple):
 
     Args:
         state: of the kernel.
-        constants: of its target, worked out from the data once.
+        constants: of its kernel, worked out from the data once.
     """
 
     state: Any
@@ -67,10 +68,10 @@ class CompiledChain:
     _init: Callable[..., Any]
     _chunk: Callable[..., Any]
 
-    def init(self, position: HostArray) -> tuple[Start, Any]:
-        """The beginning of a chain at a position, shape (dimension,), and the log density there."""
-        start, log_density = self._init(position, self.data)
-        return start, log_density
+    def init(self, position: HostArray) -> tuple[Start, Any, bool]:
+        """The beginning of a chain at a position, shape (dimension,), the log density, and whether it can start."""
+        start, log_density, sound = self._init(position, self.data)
+        return start, log_density, bool(sound)
 
     def advance(
         self, start: Start, tuning: Any, key: HostArray, first: int, count: int, thin: int, warming: bool
@@ -100,14 +101,12 @@ class CompiledChain:
         return found
 
 
-def compile_chain(
-    kernel: AbstractKernel, whole: Conditional, data: Sequence[Any], dtype: Any, longest: int
-) -> CompiledChain:
+def compile_chain(kernel: AbstractKernel, whole: Block, data: Sequence[Any], dtype: Any, longest: int) -> CompiledChain:
     """Compile a kernel.
 
     Args:
-        kernel: built for `whole.target`.
-        whole: the whole density, whose constants are worked out from the data where a chain starts.
+        kernel: over the data, as `composition.build_kernel` gives it.
+        whole: everything as one block, for the log density where a chain starts.
         data: arrays.
         dtype: of positions.
         longest: steps in the longest phase of a run, which bounds the buffer.
@@ -117,9 +116,11 @@ def compile_chain(
     shapes = tuple(jax.ShapeDtypeStruct(np.shape(array), array.dtype) for array in data)
     tuning = kernel.init_tuning()
 
-    def init(position: Array, data: tuple[Any, ...]) -> tuple[Start, Array]:
-        constants = whole.constants(position, data)
-        return Start(kernel.init(position, constants), constants), whole.target.log_density(position, *constants)
+    def init(position: Array, data: tuple[Any, ...]) -> tuple[Start, Array, Array]:
+        constants = kernel.prepare(data)
+        log_density = whole.target.log_density(position, *whole_constants(whole, data))
+        sound = kernel.is_sound(position, constants) & jnp.isfinite(log_density)
+        return Start(kernel.init(position, constants), constants), log_density, sound
 
     def record(info: Any) -> dict[str, Array]:
         return dict(sorted(kernel.statistics(info).items()))
@@ -138,11 +139,11 @@ def compile_chain(
 
         def body(carry: tuple[Array, Any, Any, Array]) -> tuple[Array, Any, Any, Array]:
             index, state, tuning, rows = carry
-            state, info = kernel.step(fold_in(key, first + index), state, tuning, start.constants)
-            new_position = kernel.position(state)
-            learned = kernel.tune(tuning, new_position, info)
-            tuning = jax.tree.map(lambda new, old: jnp.where(warming, new, old), learned, tuning)
-            row = jnp.concatenate([new_position, *(jnp.ravel(value).astype(dtype) for value in record(info).values())])
+            own = fold_in(key, first + index)
+            state, tuning, info = kernel.advance(own, state, tuning, start.constants, warming)
+            row = jnp.concatenate(
+                [kernel.position(state), *(jnp.ravel(value).astype(dtype) for value in record(info).values())]
+            )
             # With thinning the last step of each group overwrites the others.
             rows = lax.dynamic_update_index_in_dim(rows, row, index // thin, 0)
             return index + 1, state, tuning, rows
@@ -151,7 +152,7 @@ def compile_chain(
         _, state, tuning, rows = lax.while_loop(unfinished, body, (jnp.int32(0), start.state, tuning, rows))
         return state, tuning, rows
 
-    start, _ = jax.eval_shape(init, position, shapes)
+    start, _, _ = jax.eval_shape(init, position, shapes)
     key = chain_key(0, 0)
     info = jax.eval_shape(lambda *args: record(kernel.step(*args)[1]), key, start.state, tuning, start.constants)
     columns = tuple(_Column(name, tuple(value.shape), value.dtype) for name, value in info.items())

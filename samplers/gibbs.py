@@ -1,224 +1,223 @@
-"""Gibbs sampling by blocks: every block of sites has its own sampler, and with it its own adtype."""
+"""Gibbs sampling by blocks: every block has its own sampler, and with it its own adtype."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import EllipsisType
 from typing import Any
 
-import jax.numpy as jnp
+from .base import AbstractSampler
+from .composition import AbstractComposition, Composer, Member, Sampler, alike
+from .hamiltonian import check_integer
+from .moves import AbstractMove, Choose, InTurn, Times, UpdateAll, UpdateAny
+from .partition import Key, Parts, check_key, describe_key, partition
 
-from .base import (
-    AbstractKernel,
-    AbstractSampler,
-    Array,
-    BlockReport,
-    Conditional,
-    Constants,
-    Target,
-)
-from .random import fold_in
-
-Key = str | tuple[str, ...] | EllipsisType
+Blocks = tuple[tuple[Key, Sampler], ...]
 
 
 @dataclass(frozen=True, init=False)
-class Gibbs(AbstractSampler):
+class Gibbs(AbstractComposition):
     """Update blocks of sites in turn, each by its own sampler from its conditional given the others.
 
     A block's density holds only the terms that depend on it, and what the other blocks determine in them is computed
     once per update. Each block adapts its own step size and metric, and differentiates with its own adtype, by
-    default chosen from the dimension of the *block*.
+    default chosen from the dimension of the *block*. Blocks that are alike share one compiled update.
 
     Args:
-        blocks: from the names of a block's sites (one name, a tuple of names, or `...` for all the rest) to a
-            sampler. The blocks are updated in this order; together they must name every latent site once.
+        blocks: from what a block consists of to its sampler, which may be another composition. A key is the name of a
+            site, a part of a site (`"theta[0:4]"`), a function that is called with the name of each site and says
+            yes, no, or which of its entries, a tuple of these, or `...` for all the rest. The blocks are updated in
+            this order; together they must have every coordinate once.
 
     Raises:
         TypeError, ValueError: on a key or a value of the wrong kind, here; on unknown, missing and doubly
             claimed sites, by name, when the sampler meets a model.
 
     Example:
-        `Gibbs({"m": HMC(0.1, 5, adtype=AutoForward()), ...: NUTS(adtype=AutoReverse())})`
+        `Gibbs({"m": HMC(0.1, 5, adtype=AutoForward()), "z": DiscreteGibbs(), ...: NUTS(adtype=AutoReverse())})`
 
     Source: Geman and Geman (1984), "Stochastic relaxation, Gibbs distributions, and the Bayesian restoration of
     images"; Tierney (1994), "Markov chains for exploring posterior distributions", for other kernels within.
     """
 
-    blocks: tuple[tuple[tuple[str, ...] | EllipsisType, AbstractSampler], ...]
+    blocks: Blocks
 
-    def __init__(self, blocks: Mapping[Key, AbstractSampler]) -> None:
-        if not isinstance(blocks, Mapping) or not blocks:
-            raise TypeError(
-                f"Gibbs: blocks must be a non-empty dict from site names to samplers, got {blocks!r}; "
-                f"for example Gibbs({{'m': HMC(0.1, 5), ...: NUTS()}})."
-            )
-        pairs = []
-        for key, sampler in blocks.items():
-            if not isinstance(sampler, AbstractSampler):
-                hint = f"; write {sampler.__name__}(...)" if isinstance(sampler, type) else ""
-                raise TypeError(f"Gibbs: block {key!r} needs a sampler such as NUTS(), got {sampler!r}{hint}.")
-            names: tuple[str, ...] | EllipsisType = (key,) if isinstance(key, str) else key
-            if not isinstance(names, EllipsisType) and not (
-                isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)
-            ):
-                raise TypeError(f"Gibbs: a block is named by a site, a tuple of sites or `...`, got {key!r}.")
-            pairs.append((names, sampler))
-        object.__setattr__(self, "blocks", tuple(pairs))
+    def __init__(self, blocks: Mapping[Any, Sampler]) -> None:
+        object.__setattr__(self, "blocks", _checked("Gibbs", blocks))
 
     def __repr__(self) -> str:
         """As the user wrote it."""
-        keys = ("..." if isinstance(k, EllipsisType) else repr(k[0] if len(k) == 1 else k) for k, _ in self.blocks)
-        return f"Gibbs({{{', '.join(f'{key}: {s!r}' for key, (_, s) in zip(keys, self.blocks, strict=True))}}})"
+        return f"Gibbs({_describe(self.blocks)})"
 
-    def build(self, target: Target, dtype: Any) -> AbstractKernel:
-        """See `AbstractSampler.build`.
+    def compose(self, composer: Composer, parts: Parts) -> AbstractMove:
+        """See `AbstractComposition.compose`."""
+        divided = partition("Gibbs", [key for key, _ in self.blocks], composer.joint, parts)
+        moves: list[AbstractMove] = []
+        open_group: list[Member] = []
 
-        Raises:
-            ValueError: unless the blocks partition the sites of the target; it names the culprits.
-        """
-        blocks = []
-        for names, sampler in zip(self.partition(target.sites), (s for _, s in self.blocks), strict=True):
-            conditional = target.restrict(names)
-            blocks.append(Block(conditional, sampler.build(conditional.target, dtype)))
-        return GibbsKernel(target, tuple(blocks))
+        def close() -> None:
+            if open_group:
+                moves.append(UpdateAll(composer.group(open_group)))
+                open_group.clear()
 
-    def partition(self, sites: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """The sites of each block, in the order of `sites`.
-
-        Raises:
-            ValueError: unless the blocks partition the sites; it names the culprits.
-        """
-        known = ", ".join(f"'{site}'" for site in sites)
-        claimed: list[str] = []
-        for names, _ in self.blocks:
-            for name in () if isinstance(names, EllipsisType) else names:
-                if name not in sites:
-                    raise ValueError(f"Gibbs: block '{name}' is no latent site of the model; these are: {known}.")
-                if name in claimed:
-                    raise ValueError(f"Gibbs: site '{name}' is claimed by two blocks; leave it in one of them.")
-                claimed.append(name)
-        rest = tuple(site for site in sites if site not in claimed)
-        has_rest = any(isinstance(names, EllipsisType) for names, _ in self.blocks)
-        if rest and not has_rest:
-            missing = ", ".join(f"'{site}'" for site in rest)
-            raise ValueError(f"Gibbs: no block has site {missing}; add it to one, or add `...: NUTS()` for the rest.")
-        if has_rest and not rest:
-            raise ValueError("Gibbs: the `...` block has no sites left; the other blocks name them all. Remove it.")
-        return tuple(
-            rest if isinstance(names, EllipsisType) else tuple(site for site in sites if site in names)
-            for names, _ in self.blocks
-        )
+        for (_, sampler), own in zip(self.blocks, divided, strict=True):
+            member = _member(composer, sampler, own)
+            if member is None:
+                close()
+                inner = _compose(composer, sampler, own)
+                moves += inner.moves if isinstance(inner, InTurn) else (inner,)
+                continue
+            if open_group and not alike(open_group[0], member):
+                close()
+            open_group.append(member)
+        close()
+        return InTurn(tuple(moves))
 
 
-@dataclass(frozen=True)
-class Block:
-    """A block of coordinates: its density given the rest, and the kernel that updates it."""
+@dataclass(frozen=True, init=False)
+class RandomScan(AbstractComposition):
+    """Update blocks drawn at random, each by its own sampler from its conditional given the others.
 
-    conditional: Conditional
-    kernel: AbstractKernel
+    Args:
+        blocks: as in `Gibbs`.
+        weights: how often each block is drawn, relative to the others; all alike by default.
+        updates: how many blocks are drawn in one step, with replacement; by default as many as there are.
 
+    Raises:
+        TypeError, ValueError: as for `Gibbs`, and on weights or a number of updates that are none.
 
-@dataclass(frozen=True)
-class GibbsKernel(AbstractKernel):
-    """The kernel of `Gibbs`: one sweep over all blocks.
-
-    The state is the whole position and, for each block, the state of its kernel where nothing outside the block
-    can make it stale, else None: a state whose conditional moves with other blocks is renewed before it is used.
+    Source: Liu, Wong and Kong (1995), "Covariance structure and convergence rate of the Gibbs sampler with various
+    scans".
     """
 
-    target: Target
-    blocks: tuple[Block, ...]
+    blocks: Blocks
+    weights: tuple[float, ...]
+    updates: int
 
-    @property
-    def reports(self) -> tuple[BlockReport, ...]:
-        """See `AbstractKernel.reports`."""
-        return tuple(report for block in self.blocks for report in block.kernel.reports)
+    def __init__(
+        self, blocks: Mapping[Any, Sampler], weights: Mapping[Any, float] | None = None, updates: int | None = None
+    ) -> None:
+        checked = _checked("RandomScan", blocks)
+        object.__setattr__(self, "blocks", checked)
+        object.__setattr__(self, "weights", _weights([key for key, _ in checked], weights))
+        count = len(checked) if updates is None else updates
+        check_integer("RandomScan", "updates", count, 1)
+        object.__setattr__(self, "updates", count)
 
-    def init(self, position: Array, constants: Constants) -> tuple[Array, tuple[Any, ...]]:
-        """See `AbstractKernel.init`."""
-        states = []
-        for block in self.blocks:
-            conditional = block.conditional
-            states.append(
-                None
-                if conditional.depends_on_rest
-                else block.kernel.init(conditional.take(position), conditional.constants(position, constants))
-            )
-        return position, tuple(states)
+    def __repr__(self) -> str:
+        """As the user wrote it."""
+        options = ""
+        if len(set(self.weights)) > 1:
+            keys = (describe_key(key) for key, _ in self.blocks)
+            options += f", weights={{{', '.join(f'{k}: {w:g}' for k, w in zip(keys, self.weights, strict=True))}}}"
+        if self.updates != len(self.blocks):
+            options += f", updates={self.updates}"
+        return f"RandomScan({_describe(self.blocks)}{options})"
 
-    def position(self, state: tuple[Array, tuple[Any, ...]]) -> Array:
-        """See `AbstractKernel.position`."""
-        return state[0]
-
-    def step(
-        self, key: Array, state: tuple[Array, tuple[Any, ...]], tuning: tuple[Any, ...], constants: Constants
-    ) -> tuple[tuple[Array, tuple[Any, ...]], tuple[Array, tuple[Any, ...]]]:
-        """See `AbstractKernel.step`; the info is the log density of the sweep's end and an info for each block."""
-        position, states = state
-        after, infos = [], []
-        for index, (block, block_state, block_tuning) in enumerate(zip(self.blocks, states, tuning, strict=True)):
-            kernel, conditional = block.kernel, block.conditional
-            given = conditional.constants(position, constants)
-            fresh = kernel.init(conditional.take(position), given) if block_state is None else block_state
-            fresh, info = kernel.step(fold_in(key, index), fresh, block_tuning, given)
-            position = conditional.put(position, kernel.position(fresh))
-            after.append(None if block_state is None else fresh)
-            infos.append(info)
-        return (position, tuple(after)), (self.target.log_density(position, *constants), tuple(infos))
-
-    def statistics(self, info: tuple[Array, tuple[Any, ...]]) -> dict[str, Array]:
-        """See `AbstractKernel.statistics`: each block's own, NaN where it has none, and what sums them up."""
-        log_density, infos = info
-        columns: list[dict[str, Array]] = []
-        for block, block_info in zip(self.blocks, infos, strict=True):
-            own = block.kernel.statistics(block_info)
-            nested = {name.removeprefix("block_"): v for name, v in own.items() if name.startswith("block_")}
-            columns.append(nested or {name: jnp.reshape(v, (1,)) for name, v in own.items()})
-        sizes = [len(block.kernel.reports) for block in self.blocks]
-        names = sorted({name for column in columns for name in column} - {"lp"})
-        merged = {
-            f"block_{name}": _stack([column.get(name) for column in columns], sizes, log_density.dtype)
-            for name in names
-        }
-        merged["lp"] = log_density
-        if "diverging" in names:
-            merged["diverging"] = jnp.any(merged["block_diverging"] > 0)
-        if "n_steps" in names:
-            merged["n_steps"] = jnp.nansum(merged["block_n_steps"]).astype(jnp.int32)
-        return merged
-
-    def init_tuning(self) -> tuple[Any, ...]:
-        """See `AbstractKernel.init_tuning`."""
-        return tuple(block.kernel.init_tuning() for block in self.blocks)
-
-    def tune(self, tuning: tuple[Any, ...], position: Array, info: tuple[Array, tuple[Any, ...]]) -> tuple[Any, ...]:
-        """See `AbstractKernel.tune`; every block learns from its own update."""
-        return tuple(
-            block.kernel.tune(block_tuning, block.conditional.take(position), block_info)
-            for block, block_tuning, block_info in zip(self.blocks, tuning, info[1], strict=True)
-        )
-
-    def schedule(self, warmup: int) -> tuple[int, ...]:
-        """See `AbstractKernel.schedule`; the union of the blocks' own."""
-        return tuple(sorted({done for block in self.blocks for done in block.kernel.schedule(warmup)}))
-
-    def retune(self, tuning: tuple[Any, ...], done: int, warmup: int) -> tuple[Any, ...]:
-        """See `AbstractKernel.retune`; only the blocks whose schedule it is."""
-        return tuple(
-            block.kernel.retune(block_tuning, done, warmup) if done in block.kernel.schedule(warmup) else block_tuning
-            for block, block_tuning in zip(self.blocks, tuning, strict=True)
-        )
-
-
-def _stack(columns: list[Array | None], sizes: list[int], dtype: Any) -> Array:
-    """One entry for each block; a statistic that all blocks have keeps its dtype, else NaN fills the gaps."""
-    if all(column is not None for column in columns):
-        return jnp.concatenate([jnp.asarray(column) for column in columns])
-    return jnp.concatenate(
-        [
-            jnp.full(size, jnp.nan, dtype) if column is None else jnp.asarray(column, dtype)
-            for column, size in zip(columns, sizes, strict=True)
+    def compose(self, composer: Composer, parts: Parts) -> AbstractMove:
+        """See `AbstractComposition.compose`."""
+        divided = partition("RandomScan", [key for key, _ in self.blocks], composer.joint, parts)
+        total = sum(self.weights)
+        classes: list[tuple[list[Member], float]] = []
+        others: list[tuple[AbstractMove, float]] = []
+        for (_, sampler), own, weight in zip(self.blocks, divided, self.weights, strict=True):
+            member = _member(composer, sampler, own)
+            if member is None:
+                others.append((_compose(composer, sampler, own), weight / total))
+                continue
+            for members, common in classes:
+                if common == weight and alike(members[0], member):
+                    members.append(member)
+                    break
+            else:
+                classes.append(([member], weight))
+        choices: list[tuple[AbstractMove, float]] = [
+            (UpdateAny(composer.group(members), len(members)), weight * len(members) / total)
+            for members, weight in classes
         ]
-    )
+        moves, probabilities = zip(*choices, *others, strict=True)
+        return Choose(moves, probabilities, self.updates)
+
+
+@dataclass(frozen=True)
+class Repeat(AbstractComposition):
+    """Make several steps of a sampler where one would be made.
+
+    Each of them counts for the adaptation of the sampler. What the other blocks determine is computed once for all.
+
+    Args:
+        sampler: of one block, or a composition.
+        count: how many steps, at least 1.
+
+    Raises:
+        TypeError, ValueError: on bad arguments.
+    """
+
+    sampler: Sampler
+    count: int
+
+    def __post_init__(self) -> None:
+        _check_sampler("Repeat", self.sampler)
+        check_integer("Repeat", "count", self.count, 1)
+
+    def __repr__(self) -> str:
+        """As the user wrote it."""
+        return f"Repeat({self.sampler!r}, {self.count})"
+
+    def compose(self, composer: Composer, parts: Parts) -> AbstractMove:
+        """See `AbstractComposition.compose`."""
+        return _compose(composer, self, parts)
+
+
+def _compose(composer: Composer, sampler: Sampler, parts: Parts) -> AbstractMove:
+    """The moves of a sampler or composition for some parts."""
+    member = _member(composer, sampler, parts)
+    if member is not None:
+        return UpdateAll(composer.group([member]))
+    if isinstance(sampler, Repeat):
+        return Times(_compose(composer, sampler.sampler, parts), sampler.count)
+    assert isinstance(sampler, AbstractComposition)
+    return sampler.compose(composer, parts)
+
+
+def _member(composer: Composer, sampler: Sampler, parts: Parts) -> Member | None:
+    """The block of a sampler, repeated or not; None for a composition."""
+    repeats = 1
+    while isinstance(sampler, Repeat):
+        repeats *= sampler.count
+        sampler = sampler.sampler
+    return composer.member(sampler, parts, repeats) if isinstance(sampler, AbstractSampler) else None
+
+
+def _checked(owner: str, blocks: object) -> Blocks:
+    if not isinstance(blocks, Mapping) or not blocks:
+        raise TypeError(
+            f"{owner}: blocks must be a non-empty dict from site names to samplers, got {blocks!r}; "
+            f"for example {owner}({{'m': HMC(0.1, 5), ...: NUTS()}})."
+        )
+    for key, sampler in blocks.items():
+        _check_sampler(f"{owner}: block {describe_key(key) if key is ... else repr(key)}", sampler)
+        check_key(owner, key)
+    return tuple(blocks.items())
+
+
+def _check_sampler(where: str, sampler: object) -> None:
+    if not isinstance(sampler, (AbstractSampler, AbstractComposition)):
+        hint = f"; write {sampler.__name__}(...)" if isinstance(sampler, type) else ""
+        raise TypeError(f"{where} needs a sampler such as NUTS(), got {sampler!r}{hint}.")
+
+
+def _weights(keys: list[Key], weights: object) -> tuple[float, ...]:
+    if weights is None:
+        return (1.0,) * len(keys)
+    if not isinstance(weights, Mapping) or set(weights) != set(keys):
+        known = ", ".join(describe_key(key) for key in keys)
+        raise ValueError(f"RandomScan: weights must be a dict with the keys of the blocks, {known}; got {weights!r}.")
+    values = tuple(float(weights[key]) for key in keys)
+    if not all(0 < value < float("inf") for value in values):
+        raise ValueError(f"RandomScan: weights must be positive numbers, got {weights!r}.")
+    return values
+
+
+def _describe(blocks: Blocks) -> str:
+    return f"{{{', '.join(f'{describe_key(key)}: {sampler!r}' for key, sampler in blocks)}}}"

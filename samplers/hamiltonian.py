@@ -15,10 +15,9 @@ from ..ad.adtypes import AbstractADType, check_adtype
 from ..ad.gradient import PreparedGradient, prepare_gradient
 from ..ad.measuring.auditing import Audit, second_opinion
 from .base import AbstractKernel, Array, BlockReport, Constants, Target, block_name
-from .integrators import Point, leapfrog
+from .integrators import Leapfrog, Point
 from .metrics import AbstractMetric
 from .random import fold_in, normal, uniform
-from .trajectory import Integrate
 from .warmup import Adaptation, Tuning
 
 
@@ -67,7 +66,7 @@ class Info(NamedTuple):
 _AUDITED_SHARE = 0.05
 
 # From a key, a point with a fresh momentum, the step size and the integrator to the next state.
-Transition = Callable[[Array, Point, Array, Integrate], tuple[State, Info]]
+Transition = Callable[[Array, Point, Array, Leapfrog], tuple[State, Info]]
 
 
 @dataclass(frozen=True)
@@ -105,9 +104,17 @@ class HamiltonianKernel(AbstractKernel):
         """Choose a differentiation backend for a target, prepare it, and wire the parts.
 
         Raises:
+            ValueError: naming the site, where one is discrete.
             DifferentiationError: naming the block, where `adtype` cannot differentiate it.
         """
         subject = f"block '{block_name(target.sites)}'"
+        if target.discrete:
+            raise ValueError(
+                f"{subject}: site '{target.discrete[0]}' is discrete, and samplers that follow a gradient need "
+                f"continuous sites. Ways out: give it a block of its own, as in "
+                f"Gibbs({{'{target.discrete[0]}': DiscreteGibbs(), ...: NUTS()}}); sum it out of the model (for a "
+                f"mixture, dist.MixtureSameFamily or a `factor` with logsumexp over its values); or observe it."
+            )
         shapes = (jax.ShapeDtypeStruct((target.dimension,), dtype), *target.constants)
         gradient = prepare_gradient(target.log_density, adtype, *shapes, subject=subject)
         audit = second_opinion(target.log_density, gradient, *shapes, subject=subject)
@@ -145,12 +152,11 @@ class HamiltonianKernel(AbstractKernel):
             value, gradient = self.gradient.value_and_gradient(position, *constants)
             return value, gradient
 
-        def integrate(point: Point, step_size: Array) -> Point:
-            return leapfrog(point, step_size, tuning.scale, self.adaptation.metric, value_and_gradient)
-
-        momentum = normal(fold_in(key, 0), state.position.size, state.position.dtype)
+        flow = Leapfrog(tuning.scale, self.adaptation.metric, value_and_gradient)
+        # Without the barrier XLA computes the normal numbers anew in each of a dozen fused operations that use them.
+        momentum = lax.optimization_barrier(normal(fold_in(key, 0), state.position.size, state.position.dtype))
         start = Point(state.position, momentum, state.log_density, state.gradient)
-        after, info = self.transition(fold_in(key, 1), start, tuning.step_size, integrate)
+        after, info = self.transition(fold_in(key, 1), start, tuning.step_size, flow)
         if self.audit is None:
             return after, info
         audit = self.audit

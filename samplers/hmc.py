@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 
 from ..ad.adtypes import AbstractADType
 from .base import AbstractKernel, AbstractSampler, Array, Target
 from .hamiltonian import HamiltonianKernel, Info, State, as_info, check_arguments, check_integer
-from .integrators import Point, energy
+from .integrators import Leapfrog, Point, energy
 from .metrics import AbstractMetric, UnitMetric
 from .random import uniform
-from .trajectory import MAX_ENERGY_ERROR, Integrate, select
+from .trajectory import MAX_ENERGY_ERROR, select
 from .warmup import Adaptation
 
 
@@ -59,15 +58,16 @@ class HMC(AbstractSampler):
         adaptation = Adaptation(self.step_size, self.target_acceptance, self.metric)
         return HamiltonianKernel.of(self, target, self.adtype, adaptation, self._transition, dtype)
 
-    def _transition(self, key: Array, start: Point, step_size: Array, integrate: Integrate) -> tuple[State, Info]:
-        end = lax.fori_loop(0, self.num_steps, lambda _, point: integrate(point, step_size), start)
+    def _transition(self, key: Array, start: Point, step_size: Array, flow: Leapfrog) -> tuple[State, Info]:
+        end = flow.steps(start, step_size, self.num_steps)
         start_energy, end_energy = energy(start), energy(end)
         log_ratio = start_energy - end_energy
-        accept = jnp.log(uniform(key, 0, log_ratio.dtype)) < log_ratio
+        acceptance = jnp.minimum(1.0, jnp.exp(log_ratio))
+        accept = uniform(key, 0, log_ratio.dtype) < acceptance
         point = select(accept, end, start)
         info = as_info(
             lp=point.log_density,
-            acceptance_rate=jnp.minimum(1.0, jnp.exp(log_ratio)),
+            acceptance_rate=acceptance,
             diverging=log_ratio < -MAX_ENERGY_ERROR,
             energy=jnp.where(accept, end_energy, start_energy),
             n_steps=jnp.asarray(self.num_steps, jnp.int32),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 
 from .base import Array
 from .metrics import AbstractMetric
@@ -29,23 +31,58 @@ class Point(NamedTuple):
     gradient: Array
 
 
-def leapfrog(
-    point: Point, step_size: Array, scale: Array, metric: AbstractMetric, value_and_gradient: ValueAndGradient
-) -> Point:
-    """One leapfrog step; a negative step size goes back in time, exactly.
+@dataclass(frozen=True)
+class Leapfrog:
+    """The leapfrog integrator of one target under one metric.
 
-        u ← u + ε/2 Lᵀ∇log π(q);   q ← q + ε L u;   u ← u + ε/2 Lᵀ∇log π(q)
-
-    The gradient at the start is the one that the step before left in `point`, so a step costs one evaluation.
+    Args:
+        scale: L of the metric.
+        metric: how L acts.
+        value_and_gradient: of the log density.
 
     Source: Neal (2011), "MCMC using Hamiltonian dynamics", section 2.3.
     """
-    half = 0.5 * step_size
-    momentum = point.momentum + half * metric.whiten(scale, point.gradient)
-    position = point.position + step_size * metric.colour(scale, momentum)
-    log_density, gradient = value_and_gradient(position)
-    momentum = momentum + half * metric.whiten(scale, gradient)
-    return Point(position, momentum, log_density, gradient)
+
+    scale: Array
+    metric: AbstractMetric
+    value_and_gradient: ValueAndGradient
+
+    def kick(self, momentum: Array, gradient: Array, time: Array) -> Array:
+        """The momentum u + t Lᵀ∇log π(q)."""
+        return momentum + time * self.metric.whiten(self.scale, gradient)
+
+    def drift(self, position: Array, momentum: Array, time: Array) -> Array:
+        """The position q + t L u."""
+        return position + time * self.metric.colour(self.scale, momentum)
+
+    def step(self, point: Point, step_size: Array) -> Point:
+        """One leapfrog step; a negative step size goes back in time, exactly.
+
+            u ← u + ε/2 Lᵀ∇log π(q);   q ← q + ε L u;   u ← u + ε/2 Lᵀ∇log π(q)
+
+        The gradient at the start is the one that the step before left in `point`, so a step costs one evaluation.
+        """
+        half = 0.5 * step_size
+        momentum = self.kick(point.momentum, point.gradient, half)
+        position = self.drift(point.position, momentum, step_size)
+        log_density, gradient = self.value_and_gradient(position)
+        return Point(position, self.kick(momentum, gradient, half), log_density, gradient)
+
+    def steps(self, point: Point, step_size: Array, count: int) -> Point:
+        """`count` leapfrog steps, with the two half kicks between them as one.
+
+        What is known of the points between is not computed but for the gradient, which loses nothing to a small loop.
+        """
+
+        def move(_: Any, now: tuple[Array, Array]) -> tuple[Array, Array]:
+            position = self.drift(*now, step_size)
+            return position, self.kick(now[1], self.value_and_gradient(position)[1], step_size)
+
+        first = (point.position, self.kick(point.momentum, point.gradient, 0.5 * step_size))
+        position, momentum = lax.fori_loop(0, count - 1, move, first)
+        position = self.drift(position, momentum, step_size)
+        log_density, gradient = self.value_and_gradient(position)
+        return Point(position, self.kick(momentum, gradient, 0.5 * step_size), log_density, gradient)
 
 
 def energy(point: Point) -> Array:

@@ -8,9 +8,9 @@ from typing import Any
 from ..ad.adtypes import AbstractADType
 from .base import AbstractKernel, AbstractSampler, Array, Target
 from .hamiltonian import HamiltonianKernel, Info, State, as_info, check_arguments, check_integer
-from .integrators import Point
+from .integrators import Leapfrog, Point
 from .metrics import AbstractMetric, DiagonalMetric
-from .trajectory import Integrate, grow_trajectory
+from .trajectory import grow_trajectory
 from .warmup import Adaptation
 
 
@@ -55,8 +55,8 @@ class NUTS(AbstractSampler):
         adaptation = Adaptation(self.step_size, self.target_acceptance, self.metric)
         return HamiltonianKernel.of(self, target, self.adtype, adaptation, self._transition, dtype)
 
-    def _transition(self, key: Array, start: Point, step_size: Array, integrate: Integrate) -> tuple[State, Info]:
-        tree = grow_trajectory(key, start, step_size, self.max_tree_depth, integrate)
+    def _transition(self, key: Array, start: Point, step_size: Array, flow: Leapfrog) -> tuple[State, Info]:
+        tree = grow_trajectory(key, start, step_size, self.max_tree_depth, flow.step)
         chosen = tree.proposal
         info = as_info(
             lp=chosen.log_density,

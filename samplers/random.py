@@ -40,10 +40,16 @@ def chain_key(seed: int, chain: int) -> np.ndarray[Any, Any]:
     return words
 
 
-def fold_in(key: Array, index: Array | int) -> Array:
+def fold_in(key: Array | np.ndarray[Any, Any], index: Array | int) -> Array:
     """The key of stream `index` below `key`."""
     stream: Array = _bits(key, jnp.asarray(index).reshape(1))[0]
     return stream
+
+
+def jax_key(key: Array) -> Array:
+    """A key as the samplers of JAX and of distributions take it."""
+    words = jnp.stack([key >> np.uint64(32), key]).astype(jnp.uint32) if key.ndim == 0 else key
+    return jax.random.wrap_key_data(words, impl="threefry2x32")
 
 
 def uniform(key: Array, index: Array | int, dtype: Any) -> Array:
@@ -64,10 +70,10 @@ def normal(key: Array, size: int, dtype: Any) -> Array:
     return numbers
 
 
-def _bits(key: Array, counters: Array) -> Array:
+def _bits(key: Array | np.ndarray[Any, Any], counters: Array) -> Array:
     """64 random bits for each counter: shape (n,) of uint64, or (n, 2) of uint32."""
     if key.ndim == 0:
-        word = key + (counters.astype(jnp.uint64) + np.uint64(1)) * _GOLDEN
+        word = jnp.asarray(key) + (counters.astype(jnp.uint64) + np.uint64(1)) * _GOLDEN
         word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return word ^ (word >> np.uint64(31))

@@ -38,50 +38,82 @@ class ArrayTarget:
         return tuple(self.sizes)
 
     @property
+    def discrete(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def dimension(self) -> int:
         return sum(self.sizes.values())
+
+    @property
+    def index_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {site: (size,) for site, size in self.sizes.items()}
+
+    @property
+    def signature(self) -> Any:
+        return self.function, tuple(self.sizes.items())
 
     def log_density(self, position: Any, *constants: Any) -> Any:
         return self.function(position, *constants)
 
-    def restrict(self, sites: tuple[str, ...]) -> ArrayConditional:
-        names = np.repeat(self.sites, list(self.sizes.values()))
-        return ArrayConditional(self, tuple(site for site in self.sites if site in sites), np.isin(names, sites))
+    def restrict(self, parts: Any) -> ArrayBlock:
+        first = dict(zip(self.sizes, np.cumsum([0, *self.sizes.values()]), strict=False))
+        named = parts if isinstance(parts, dict) else {site: (site, None) for site in parts}
+        stretches = {
+            label: first[site] + (np.arange(self.sizes[site]) if inside is None else inside)
+            for label, (site, inside) in named.items()
+        }
+        return ArrayBlock(
+            self,
+            {label: len(stretch) for label, stretch in stretches.items()},
+            np.concatenate(list(stretches.values())),
+        )
 
 
-@dataclass(frozen=True)
-class ArrayConditional:
-    """Some coordinates given the rest; satisfies `samplers.base.Conditional`. The rest is its first constant."""
+@dataclass(frozen=True, eq=False)
+class ArrayBlock:
+    """Some coordinates given the rest; satisfies `samplers.base.Block`. The rest is its first constant."""
 
     whole: ArrayTarget
-    sites: tuple[str, ...]
-    inside: HostArray
+    sizes: dict[str, int]
+    coordinates: HostArray
+
+    @property
+    def rest(self) -> HostArray:
+        return np.setdiff1d(np.arange(self.whole.dimension), self.coordinates)
 
     @property
     def depends_on_rest(self) -> bool:
-        return not self.inside.all()
+        return len(self.rest) > 0
+
+    def depends_on(self, coordinates: HostArray) -> bool:
+        return bool(np.isin(coordinates, self.rest).any())
 
     @property
     def target(self) -> ArrayTarget:
-        rest = jax.ShapeDtypeStruct((int((~self.inside).sum()),), jnp.result_type(float))
+        rest = jax.ShapeDtypeStruct(self.rest.shape, jnp.result_type(float))
 
         def function(block: Any, rest: Any, *constants: Any) -> Any:
             return self.whole.function(self._join(block, rest), *constants)
 
-        sizes = {site: self.whole.sizes[site] for site in self.sites}
-        return ArrayTarget(function, sizes, (rest, *self.whole.constants))
+        return ArrayTarget(function, self.sizes, (rest, *self.whole.constants))
 
-    def constants(self, position: Any, constants: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (position[np.flatnonzero(~self.inside)], *constants)
+    def prepare(self, data: tuple[Any, ...]) -> tuple[Any, ...]:
+        return data
 
-    def take(self, position: Any) -> Any:
-        return position[np.flatnonzero(self.inside)]
+    @property
+    def names(self) -> tuple[int, ...]:
+        return tuple(range(len(self.whole.constants)))
 
-    def put(self, position: Any, block: Any) -> Any:
-        return position.at[np.flatnonzero(self.inside)].set(block)
+    @property
+    def fixed(self) -> tuple[int | None, ...]:
+        return None, *self.names
+
+    def constants(self, position: Any, prepared: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (position[self.rest], *prepared)
 
     def _join(self, block: Any, rest: Any) -> Any:
-        order = np.argsort(np.concatenate([np.flatnonzero(self.inside), np.flatnonzero(~self.inside)]))
+        order = np.argsort(np.concatenate([self.coordinates, self.rest]))
         return jnp.concatenate([block, rest])[order]
 
 

@@ -7,6 +7,7 @@ import pytest
 from dualtape.samplers import HMC, NUTS, DenseMetric, DiagonalMetric, Gibbs, UnitMetric
 from dualtape.samplers.chains import Settings, run_chains
 from dualtape.samplers.compilation import compile_chain
+from dualtape.samplers.composition import build_kernel
 from dualtape.samplers.mass_matrix import Moments, init_moments, regularized_covariance, update_moments
 from dualtape.samplers.progress import Silent
 from dualtape.samplers.random import chain_key
@@ -19,7 +20,7 @@ def run(known, sampler, *, draws, warmup, chains=2, seed=0):
     """Chains on a known target from exact starts."""
     whole = known.target.restrict(known.target.sites)
     settings = Settings(draws, warmup)
-    compiled = compile_chain(sampler.build(whole.target, np.float64), whole, (), np.float64, settings.longest)
+    compiled = compile_chain(build_kernel(sampler, known.target, np.float64), whole, (), np.float64, settings.longest)
     starts = [compiled.init(position)[0] for position in known.exact(np.random.default_rng(seed), chains)]
     return run_chains(compiled, starts, [chain_key(seed, i) for i in range(chains)], settings, Silent(), True)
 

@@ -15,6 +15,7 @@ from dualtape.samplers import chains as driver
 from dualtape.samplers import compilation
 from dualtape.samplers.chains import Settings, run_chains
 from dualtape.samplers.compilation import compile_chain
+from dualtape.samplers.composition import build_kernel
 from dualtape.samplers.progress import Silent
 from dualtape.samplers.random import chain_key
 from scipy import stats
@@ -279,7 +280,9 @@ def test_an_error_in_one_chain_stops_the_others(monkeypatch):
     known = gaussian(CORRELATED)
     whole = known.target.restrict(known.target.sites)
     settings = Settings(LONG, 10)
-    compiled = compile_chain(HMC(0.1, 50).build(whole.target, np.float64), whole, (), np.float64, settings.longest)
+    compiled = compile_chain(
+        build_kernel(HMC(0.1, 50), known.target, np.float64), whole, (), np.float64, settings.longest
+    )
     starts = [compiled.init(position)[0] for position in known.exact(np.random.default_rng(0), 2)]
     started = time.perf_counter()
     monkeypatch.setattr(driver.os, "cpu_count", lambda: 2)
@@ -298,7 +301,7 @@ def test_phases_and_steps_are_reported_in_order():
     known = gaussian(CORRELATED)
     whole = known.target.restrict(known.target.sites)
     settings = Settings(draws=40, warmup=30, thin=2)
-    compiled = compile_chain(NUTS().build(whole.target, np.float64), whole, (), np.float64, settings.longest)
+    compiled = compile_chain(build_kernel(NUTS(), known.target, np.float64), whole, (), np.float64, settings.longest)
     start = compiled.init(np.zeros(2))[0]
     drawn = run_chains(compiled, [start, start], [chain_key(0, 0), chain_key(0, 1)], settings, Listener(), True)
     assert drawn.finished

@@ -160,7 +160,11 @@ CASES = {
         "observed site 'k' has 1 value.*outside the support of Poisson.*-1 at index 1",
     ),
     "fractional count": (lambda: sample(counts(np.array([1, 2, 0.5]))), ValueError, "'k'.*0.5 at index 2"),
-    "discrete latent": (lambda: sample(coin()), ValueError, "latent site 'z' is discrete.*Ways out: sum it out"),
+    "discrete latent": (
+        lambda: sample(coin()),
+        ValueError,
+        r"site 'z' is discrete.*DiscreteGibbs\(\), \.\.\.: NUTS\(\)\}\); sum it out",
+    ),
     "unknown adtype": (lambda: sample(BOUND, adtype="forward"), TypeError, r"adtype.*AutoForward\(\).*'forward'"),
     "unknown adtype of a sampler": (lambda: NUTS(adtype="reverse"), TypeError, "NUTS: adtype.*'reverse'"),
     "class as adtype": (lambda: HMC(0.1, 5, adtype=AutoForward), TypeError, r"write AutoForward\(\)"),

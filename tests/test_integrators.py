@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dualtape.samplers.integrators import Point, energy, leapfrog
+from dualtape.samplers.integrators import Leapfrog, Point, energy
 from dualtape.samplers.metrics import DenseMetric, DiagonalMetric, UnitMetric
 from targets import CORRELATED
 
@@ -28,7 +28,7 @@ def start(log_density, position, momentum):
 
 
 def run(point, log_density, step_size, steps, metric=UnitMetric(), scale=1.0):  # noqa: B008
-    one = jax.jit(lambda p: leapfrog(p, step_size, jnp.asarray(scale), metric, jax.value_and_grad(log_density)))
+    one = jax.jit(lambda p: Leapfrog(jnp.asarray(scale), metric, jax.value_and_grad(log_density)).step(p, step_size))
     for _ in range(steps):
         point = one(point)
     return point
@@ -69,7 +69,7 @@ def test_the_error_is_of_second_order():
 def test_the_energy_error_is_of_second_order_and_bounded():
     def worst(step_size, steps):
         point, first, largest = start(anharmonic, [1.0, 0.5], [0.5, -1.0]), None, 0.0
-        one = jax.jit(lambda p: leapfrog(p, step_size, UNIT, UnitMetric(), jax.value_and_grad(anharmonic)))
+        one = jax.jit(lambda p: Leapfrog(UNIT, UnitMetric(), jax.value_and_grad(anharmonic)).step(p, step_size))
         first = energy(point)
         for _ in range(steps):
             point = one(point)
@@ -99,7 +99,7 @@ def test_time_reverses_to_rounding(metric, scale):
 def test_volume_is_preserved(metric, scale, step_size):
     def step(phase):
         point = Point(phase[:2], phase[2:], *jax.value_and_grad(anharmonic)(phase[:2]))
-        end = leapfrog(point, step_size, jnp.asarray(scale), metric, jax.value_and_grad(anharmonic))
+        end = Leapfrog(jnp.asarray(scale), metric, jax.value_and_grad(anharmonic)).step(point, step_size)
         return jnp.concatenate([end.position, end.momentum])
 
     for phase in np.random.default_rng(0).normal(size=(5, 4)):
@@ -146,3 +146,15 @@ def test_a_step_carries_the_density_and_gradient_of_its_end():
 def test_the_energy_outside_the_support_is_infinite(log_density):
     point = Point(jnp.zeros(1), jnp.ones(1), jnp.asarray(log_density), jnp.zeros(1))
     assert float(energy(point)) == np.inf
+
+
+@pytest.mark.parametrize(("metric", "scale"), METRICS)
+def test_many_steps_are_as_many_single_ones(metric, scale):
+    flow = Leapfrog(jnp.asarray(scale), metric, jax.value_and_grad(anharmonic))
+    first = start(anharmonic, [0.3, -0.2], [0.5, 1.0])
+    for count in (1, 2, 7):
+        one_by_one = first
+        for _ in range(count):
+            one_by_one = flow.step(one_by_one, 0.1)
+        for a, b in zip(flow.steps(first, 0.1, count), one_by_one, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-13)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dualtape.ppl.program import Program
+from dualtape.ppl.programs.program import Program
 from jax import lax
 
 DATA = np.array([1.0, 2.0, 3.0])

@@ -31,9 +31,11 @@ from dualtape.models.gdemo import gdemo
 from dualtape.ppl.interpreters import discover
 from dualtape.ppl.log_density import trace_model
 from dualtape.samplers import hamiltonian, hmc, trajectory
+from dualtape.samplers.composition import build_kernel
+from dualtape.samplers.integrators import Leapfrog
 from dualtape.samplers.random import chain_key, fold_in
 from scipy import special, stats
-from targets import CORRELATED, ArrayConditional, gaussian, mean_error, normal_quantile, p_value, skewed
+from targets import CORRELATED, ArrayBlock, gaussian, mean_error, normal_quantile, p_value, skewed
 
 ALPHA = 1e-3
 CERTAIN = 1e-9  # what the p-value of a planted bug must fall below
@@ -46,13 +48,13 @@ class Run(NamedTuple):
     infos: Any
 
 
-def walk(sampler, whole, starts, *, steps=3, seed=0, tuning=None, constants=()):
+def walk(sampler, joint, starts, *, steps=3, seed=0, tuning=None, constants=()):
     """Vectorised chains from given positions."""
-    kernel = sampler.build(whole.target, np.float64)
+    kernel = build_kernel(sampler, joint, np.float64)
     tuning = kernel.init_tuning() if tuning is None else tuning(kernel.init_tuning())
 
     def chain(key, position):
-        given = whole.constants(position, constants)
+        given = kernel.prepare(constants)
 
         def step(state, index):
             return kernel.step(fold_in(key, index), state, tuning, given)
@@ -65,15 +67,11 @@ def walk(sampler, whole, starts, *, steps=3, seed=0, tuning=None, constants=()):
     return Run(starts, np.asarray(end), jax.tree.map(np.asarray, infos))
 
 
-def whole(known):
-    return known.target.restrict(known.target.sites)
-
-
 def walked(known, sampler, **options):
     starts = known.exact(np.random.default_rng(1), CHAINS)
     # The exact draws themselves must pass, or nothing can be learned from the ends.
     assert p_value(known.normalise(starts)) > ALPHA
-    return walk(sampler, whole(known), starts, **options)
+    return walk(sampler, known.target, starts, **options)
 
 
 GAUSSIAN = gaussian(CORRELATED, {"x": 1, "y": 1})
@@ -120,7 +118,7 @@ def test_the_target_is_invariant(name, known):
 def test_chains_forget_where_they_started(known):
     """From a point two deviations off, after 60 steps: the law again, which invariance alone would not give."""
     starts = np.tile(known.deviations * 2.0, (CHAINS, 1))
-    run = walk(NUTS(step_size=0.5, metric=UnitMetric()), whole(known), starts, steps=60)
+    run = walk(NUTS(step_size=0.5, metric=UnitMetric()), known.target, starts, steps=60)
     assert p_value(known.normalise(starts + 1e-3 * np.random.default_rng(0).normal(size=starts.shape))) < CERTAIN
     assert p_value(known.normalise(run.end)) > ALPHA
 
@@ -185,28 +183,37 @@ def stretch_momentum(monkeypatch):
 
 
 def forget_the_new_gradient(monkeypatch):
-    leapfrog = hamiltonian.leapfrog
-    monkeypatch.setattr(
-        hamiltonian, "leapfrog", lambda point, *args: leapfrog(point, *args)._replace(gradient=point.gradient)
-    )
+    step = Leapfrog.step
+    monkeypatch.setattr(Leapfrog, "step", lambda self, p, *args: step(self, p, *args)._replace(gradient=p.gradient))
+
+
+def forget_to_halve_the_last_kick(monkeypatch):
+    steps = Leapfrog.steps
+
+    def wrong(self, point, step_size, count):
+        end = steps(self, point, step_size, count)
+        return end._replace(momentum=self.kick(end.momentum, end.gradient, 0.5 * step_size))
+
+    monkeypatch.setattr(Leapfrog, "steps", wrong)
 
 
 def condition_on_stale_values(monkeypatch):
     """The caches of a block are kept although the other block has moved."""
-    monkeypatch.setattr(ArrayConditional, "depends_on_rest", False)
+    monkeypatch.setattr(ArrayBlock, "depends_on_rest", False)
 
 
 def condition_on_nothing(monkeypatch):
     """The other block's values do not arrive."""
-    constants = ArrayConditional.constants
-    monkeypatch.setattr(ArrayConditional, "constants", lambda self, q, c: constants(self, 0.0 * q, c))
+    constants = ArrayBlock.constants
+    monkeypatch.setattr(ArrayBlock, "constants", lambda self, q, c: constants(self, 0.0 * q, c))
 
 
 BUGS = [
     (accept_always, "HMC unit"),
     (keep_momentum, "HMC unit"),
     (stretch_momentum, "HMC unit"),
-    (forget_the_new_gradient, "HMC unit"),
+    (forget_to_halve_the_last_kick, "HMC unit"),
+    (forget_the_new_gradient, "NUTS unit"),
     (choose_uniformly, "NUTS unit"),
     (join_always, "NUTS unit"),
     (join_turned_subtrees, "NUTS unit"),
@@ -241,11 +248,10 @@ def triangle_ends(sampler, steps=4):
     """Where exact draws of (x, y) are after some steps, normalised."""
     bound = triangle()
     traced = trace_model(bound, discover(bound))
-    density = traced.density.restrict(traced.density.sites)
     uniforms = np.random.default_rng(4).uniform(size=(CHAINS, 2))
     # Both bijections are the logistic function onto an interval, so their inverses are logits of the shares.
     starts = np.array(special.logit(uniforms))
-    run = walk(sampler, density, starts, steps=steps, constants=traced.data)
+    run = walk(sampler, traced.density, starts, steps=steps, constants=traced.data)
     values = jax.jit(jax.vmap(lambda q: traced.constrained(q, *traced.data)))
     first, last = values(starts), values(run.end)
     np.testing.assert_allclose(first["x"], 0.1 + 9.9 * uniforms[:, 0], rtol=1e-12)

@@ -260,7 +260,7 @@ def test_a_model_without_decisions_keeps_its_traced_program():
     bound = decides(*DATA)
     density = trace_model(bound, discover(bound)).density
     assert [equation.primitive.name for equation in density.program.equations] == ["at_numbers"]
-    assert density.terms == ("s", "log|J| s", "m", "x", "y")
+    assert tuple(density.terms) == ("s", "log|J| s", "m", "x", "y")
 
 
 @pytest.mark.parametrize("adtype", [None, AutoForward(), AutoReverse(), AutoTape(compile=True)], ids=repr)

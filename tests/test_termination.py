@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dualtape.samplers import trajectory
-from dualtape.samplers.integrators import Point, leapfrog
+from dualtape.samplers.integrators import Leapfrog, Point
 from dualtape.samplers.metrics import UnitMetric
 from dualtape.samplers.random import bits, chain_key, fold_in
 from dualtape.samplers.termination import init_checkpoints, visit
@@ -143,7 +143,7 @@ def grower(log_density, max_depth):
 
 @functools.partial(jax.jit, static_argnums=0)
 def leap(log_density, point, step_size):
-    return leapfrog(point, step_size, jnp.ones(()), UnitMetric(), jax.value_and_grad(log_density))
+    return Leapfrog(jnp.ones(()), UnitMetric(), jax.value_and_grad(log_density)).step(point, step_size)
 
 
 def keys(number, seed=0):

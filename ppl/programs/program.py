@@ -6,20 +6,28 @@ sites, the part that a block of sites needs, and the part of that which does not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
+from jax import lax
 from jax.extend.core import JaxprEqn, Literal, Var
 
-from ..ad.equations import bind, evaluate
+from ...ad.equations import bind, evaluate, shaped
 
 Atom = Var | Literal
 
 # Cheap to repeat and costly to store: where the result of one of these would cross from the part computed
 # beforehand into the other, its operands cross instead and it is repeated there.
 _RECOMPUTED = frozenset({"broadcast_in_dim", "iota", "reshape", "convert_element_type", "squeeze", "expand_dims"})
+
+
+# Powers that are a few products, and one division where they are negative: `x ** -1.0` and its derivative would be
+# calls of a function that takes as long as a hundred products.
+_POWERS = frozenset({-3.0, -2.0, -1.0, 2.0, 3.0, 4.0})
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,10 @@ class Program:
 
     def dependencies(self) -> list[frozenset[int]]:
         """For each output, which inputs (by number) it depends on."""
+        return self._dependencies
+
+    @functools.cached_property
+    def _dependencies(self) -> list[frozenset[int]]:
         reach: dict[Var, frozenset[int]] = {var: frozenset({i}) for i, var in enumerate(self.inputs)}
         for equation in self.equations:
             sources: frozenset[int] = frozenset().union(
@@ -80,6 +92,28 @@ class Program:
         """The program for some of the outputs (by number), with nothing that they do not need."""
         chosen = tuple(self.outputs[i] for i in outputs)
         return Program(self.inputs, _needed(self.equations, chosen), chosen)
+
+    def substitute(self, arguments: Mapping[int, Atom], inputs: Sequence[Var], first: Sequence[JaxprEqn]) -> Program:
+        """The program with some of its inputs computed from others.
+
+        Args:
+            arguments: what takes the place of an input, by number.
+            inputs: of the new program.
+            first: equations that compute `arguments` from `inputs`.
+        """
+        replaced: dict[Var, Atom] = {self.inputs[i]: atom for i, atom in arguments.items()}
+
+        def new(atom: Atom) -> Atom:
+            return atom if isinstance(atom, Literal) else replaced.get(atom, atom)
+
+        equations = tuple(equation.replace(invars=[new(v) for v in equation.invars]) for equation in self.equations)
+        return Program(tuple(inputs), (*first, *equations), tuple(new(atom) for atom in self.outputs))
+
+    def then(self, function: Callable[..., list[Any]]) -> Program:
+        """The program followed by a function of its outputs."""
+        shapes = [jax.ShapeDtypeStruct(*shaped(atom)) for atom in self.outputs]
+        after, _, _ = Program.trace(function, *shapes)
+        return after.substitute(dict(enumerate(self.outputs)), self.inputs, self.equations)
 
     def split(self, varying: Collection[int]) -> tuple[Program, Program]:
         """Separate what depends on some of the inputs from what does not.
@@ -141,6 +175,10 @@ def _needed(equations: Sequence[JaxprEqn], outputs: Sequence[Atom]) -> tuple[Jax
 
 
 def _apply_inlined(equation: Any, operands: list[Any]) -> list[Any]:
-    if equation.primitive.name in ("jit", "pjit"):
+    name = equation.primitive.name
+    if name in ("jit", "pjit"):
         return evaluate(equation.params["jaxpr"], operands, _apply_inlined)
+    exponent = equation.invars[1] if name == "pow" else None
+    if isinstance(exponent, Literal) and np.ndim(exponent.val) == 0 and float(exponent.val) in _POWERS:
+        return [lax.integer_pow(operands[0], int(exponent.val))]
     return bind(equation, operands)

@@ -1,0 +1,1 @@
+"""Whether a sampler is right: `check_sampler`."""

@@ -1,0 +1,239 @@
+"""Proposals of Metropolis-Hastings: what they are, and the random walk that adapts."""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..ad.naming import Written
+from .base import Array, Block, Constants, Target, on_host
+from .mass_matrix import Moments, update_moments
+from .metrics import AbstractMetric, DenseMetric, DiagonalMetric, UnitMetric
+from .random import normal
+from .warmup import windows
+
+HostArray = np.ndarray[Any, Any]
+
+_DENSE = 50  # the default metric is dense up to this dimension
+_VISITS = 15  # how often each coordinate is to move on its own before all move together
+
+
+class AbstractProposal(Written, abc.ABC):
+    """How a Metropolis-Hastings kernel proposes; one that learns nothing implements `propose`, and `weigh` if need be.
+
+    All methods but `view` get the target of the block that `view` returns.
+    """
+
+    def view(self, block: Block) -> Block:
+        """See `AbstractSampler.view`."""
+        return block
+
+    def check(self, target: Target, dtype: Any) -> None:
+        """Raise TypeError or ValueError, naming the site, where the proposal does not fit the target."""
+
+    @abc.abstractmethod
+    def propose(
+        self, target: Target, key: Array, position: Array, tuning: Any, constants: Constants
+    ) -> tuple[Array, Array]:
+        """The proposed position q', shape (dimension,), and log of p(q | q') / p(q' | q) on what `weigh` weighs."""
+
+    def weigh(self, target: Target, position: Array, log_density: Array, constants: Constants) -> Array:
+        """The log of what the acceptance compares, shape (): of the density by which `propose` corrects."""
+        return log_density
+
+    def init_tuning(self, target: Target, dtype: Any) -> Any:
+        """See `AbstractKernel.init_tuning`; a field `step_size` is recorded with every draw."""
+        return ()
+
+    def tune(self, target: Target, tuning: Any, position: Array, acceptance: Array) -> Any:
+        """See `AbstractKernel.tune`; `acceptance` is the acceptance rate of the step, shape ()."""
+        return tuning
+
+    def retune(self, target: Target, tuning: Any, done: int, warmup: int) -> Any:
+        """See `AbstractKernel.retune`; called at the ends of `windows(warmup)`."""
+        return tuning
+
+
+class WalkTuning(NamedTuple):
+    """The parameters of a random walk and what is being learned of them.
+
+    Args:
+        step_size: s, shape ().
+        scale: L; its shape is the metric's affair.
+        updates: of what is learned at every step, since the last border of warm-up, shape ().
+        by_turns: whether coordinates are to move one at a time, shape (), 0 or 1.
+        coordinate: whose turn it is, shape (); −1 where all move together.
+        deviations: of the moves of single coordinates, shape (dimension,).
+        moments: of the draws of the open window; None where the metric learns nothing.
+    """
+
+    step_size: Array
+    scale: Array
+    updates: Array
+    by_turns: Array
+    coordinate: Array
+    deviations: Array
+    moments: Moments | None
+
+
+@dataclass(frozen=True)
+class RandomWalk(AbstractProposal):
+    """A Gaussian random walk, q' = q + s L z with z standard normal.
+
+    During warm-up it learns L from the draws, in windows, and s by stochastic approximation towards an acceptance rate.
+    In a first phase coordinates move in turns, each with a deviation of its own, so that scales are found that differ
+    by orders of magnitude. Moves of discrete sites have a deviation of at least one and are rounded, symmetric still.
+
+    Args:
+        scale: s > 0, which then stays, and is every coordinate's deviation unless `metric` is named; None adapts it.
+        target_acceptance: mean acceptance rate aimed at; None means 0.234 + 0.206 / dimension.
+        metric: the family of L; None means `DenseMetric()` up to 50 coordinates and `DiagonalMetric()` beyond.
+
+    Raises:
+        TypeError, ValueError: on bad arguments, naming them.
+
+    Source: Haario, Saksman and Tamminen (2001), "An adaptive Metropolis algorithm"; Roberts and Rosenthal (2009),
+    "Examples of adaptive MCMC", for the turns; Gelman, Roberts and Gilks (1996), "Efficient Metropolis jumping rules",
+    for s = 2.38 / √dimension and the acceptance rates.
+    """
+
+    scale: float | None = None
+    target_acceptance: float | None = None
+    metric: AbstractMetric | None = None
+
+    def __post_init__(self) -> None:
+        scale, rate = self.scale, self.target_acceptance
+        if scale is not None and not (_is_number(scale) and 0 < scale < float("inf")):
+            raise ValueError(f"RandomWalk: scale must be a positive number or None to adapt it, got {scale!r}.")
+        if rate is not None and not (_is_number(rate) and 0 < rate < 1):
+            raise ValueError(
+                f"RandomWalk: target_acceptance must lie between 0 and 1, got {rate!r}; None chooses by dimension."
+            )
+        if self.metric is not None and not isinstance(self.metric, AbstractMetric):
+            raise TypeError(
+                f"RandomWalk: metric must be UnitMetric(), DiagonalMetric() or DenseMetric(), got {self.metric!r}; "
+                f"None chooses by dimension."
+            )
+
+    def propose(
+        self, target: Target, key: Array, position: Array, tuning: WalkTuning, constants: Constants
+    ) -> tuple[Array, Array]:
+        """See `AbstractProposal.propose`; symmetric, so that nothing is to be corrected."""
+        noise = normal(key, target.dimension, position.dtype)
+        together = tuning.coordinate < 0
+        turn = lax.iota(jnp.int32, target.dimension) == tuning.coordinate
+        joint = tuning.step_size * self._metric(target).colour(tuning.scale, noise)
+        move = jnp.where(together, joint, jnp.where(turn, tuning.deviations * noise, 0.0))
+        if target.discrete:
+            spread = jnp.where(together, tuning.step_size * _deviations(tuning.scale), tuning.deviations)
+            whole = jnp.round(move * jnp.maximum(1.0, 1.0 / spread))
+            move = jnp.where(_discrete_coordinates(target), whole, move)
+        return position + move, jnp.zeros((), position.dtype)
+
+    def init_tuning(self, target: Target, dtype: Any) -> WalkTuning:
+        """See `AbstractProposal.init_tuning`; without a warm-up all coordinates move together from the beginning."""
+        dimension, metric = target.dimension, self._metric(target)
+        moments = metric.init_moments(dimension, dtype)
+        return WalkTuning(
+            step_size=on_host(_optimal_step(dimension) if self.scale is None else self.scale, dtype),
+            scale=on_host(metric.init_scale(dimension, dtype), dtype),
+            updates=on_host(0.0, dtype),
+            by_turns=on_host(float(self.scale is None and moments is not None and dimension > 1), dtype),
+            coordinate=on_host(-1, np.int32),
+            deviations=on_host(np.ones(dimension), dtype),
+            moments=moments,
+        )
+
+    def tune(self, target: Target, tuning: WalkTuning, position: Array, acceptance: Array) -> WalkTuning:
+        """See `AbstractProposal.tune`."""
+        dimension, dtype = target.dimension, position.dtype
+        moments = None if tuning.moments is None else update_moments(tuning.moments, position)
+        if self.scale is not None:
+            return tuning._replace(moments=moments)
+        updates = tuning.updates + 1
+        by_turns = tuning.by_turns > 0
+        turn = lax.iota(jnp.int32, dimension) == tuning.coordinate
+        wanted = _optimal_rate(dimension) if self.target_acceptance is None else self.target_acceptance
+        # Turns are few: their gains are large, and fall with the number of turns that a coordinate has had.
+        larger = jnp.exp(2.0 * updates**-0.6 * (acceptance - wanted))
+        longer = jnp.exp(3.0 / jnp.sqrt(jnp.ceil(updates / dimension)) * (acceptance - _optimal_rate(1)))
+        return WalkTuning(
+            step_size=jnp.where(by_turns, tuning.step_size, tuning.step_size * larger),
+            scale=tuning.scale,
+            updates=updates,
+            by_turns=tuning.by_turns,
+            coordinate=jnp.where(by_turns, (tuning.coordinate + 1) % dimension, -1).astype(jnp.int32),
+            deviations=jnp.where(turn, tuning.deviations * longer.astype(dtype), tuning.deviations),
+            moments=moments,
+        )
+
+    def retune(self, target: Target, tuning: WalkTuning, done: int, warmup: int) -> WalkTuning:
+        """See `AbstractProposal.retune`."""
+        by_turns, last = float(tuning.by_turns) > 0, done == warmup
+        if by_turns and done < min(_VISITS * target.dimension, warmup / 3):
+            return tuning
+        step_size, scale, moments, dtype = tuning.step_size, tuning.scale, tuning.moments, tuning.deviations.dtype
+        if moments is not None:
+            nothing = Moments(*(on_host(np.zeros_like(entry), dtype) for entry in moments))
+            if by_turns or (not last and done > windows(warmup)[0]):
+                # On its own, a coordinate of deviation σ has the acceptance rate aimed at when it moves by 2.4 σ.
+                known = tuning.deviations / 2.4 if by_turns else scale
+                learned = _with_knowledge(nothing if by_turns else moments, np.asarray(known))
+                scale = on_host(self._metric(target).scale_from(learned), dtype)
+                if self.scale is None:
+                    step_size = on_host(_optimal_step(target.dimension), dtype)
+            moments = nothing
+        zero = on_host(0.0, dtype)
+        return WalkTuning(step_size, scale, zero, zero, on_host(-1, np.int32), tuning.deviations, moments)
+
+    def _metric(self, target: Target) -> AbstractMetric:
+        if self.metric is not None:
+            return self.metric
+        if self.scale is not None:
+            return UnitMetric()
+        return DenseMetric() if target.dimension <= _DENSE else DiagonalMetric()
+
+
+def _optimal_step(dimension: int) -> float:
+    return 2.38 / math.sqrt(dimension)
+
+
+def _optimal_rate(dimension: int) -> float:
+    """Between the optimal acceptance rates for one and for many coordinates, 0.44 and 0.234."""
+    return 0.234 + 0.206 / dimension
+
+
+def _deviations(scale: Array) -> Array:
+    """The deviations of L z: the lengths of the rows of L."""
+    return jnp.sqrt(jnp.sum(jnp.square(scale), axis=1)) if scale.ndim == 2 else scale
+
+
+def _discrete_coordinates(target: Target) -> HostArray:
+    """Which coordinates belong to discrete sites, shape (dimension,)."""
+    kinds = [np.full(target.sizes[site], site in target.discrete) for site in target.sites]
+    return np.concatenate(kinds)
+
+
+def _with_knowledge(moments: Moments, scale: HostArray) -> Moments:
+    """Moments with draws added that have the covariance L Lᵀ: twice as many as there are entries to learn.
+
+    A random walk makes some 0.3 n / dimension independent draws in n steps, too few to learn a covariance anew in each
+    window.
+    """
+    known = np.square(scale) if scale.ndim == 1 else scale @ scale.T
+    if np.ndim(moments.scatter) > known.ndim:
+        known = np.diag(known)
+    weight = 2.0 * known.size
+    entries = (moments.draws + weight, moments.mean, moments.scatter + weight * known)
+    return Moments(*(on_host(entry, scale.dtype) for entry in entries))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
