@@ -19,19 +19,20 @@ import numpy as np
 from ..ad.adtypes import AbstractADType, check_adtype
 from ..ad.measuring.auditing import auditing
 from ..ad.routing import default_adtype
-from ..samplers.base import AbstractKernel, AbstractSampler
+from ..samplers.base import AbstractKernel
 from ..samplers.chains import Draws, Settings, run_chains
 from ..samplers.compilation import compile_chain
-from ..samplers.composition import AbstractComposition, Sampler, build_kernel
+from ..samplers.composition import Sampler, build_kernel
 from ..samplers.nuts import NUTS
 from ..samplers.progress import display
 from ..samplers.random import chain_key
+from .arguments import check_model_and_sampler
 from .arviz import to_arviz
 from .checks import check_given, check_sampleable
 from .initialization import check_initial_values, find_start
 from .interpreters import Trace, discover
 from .log_density import TracedModel, trace_model
-from .model import BoundModel, Model
+from .model import BoundModel
 
 HostArray = np.ndarray[Any, Any]
 
@@ -40,6 +41,9 @@ _BATCH_NUMBERS = 1 << 23
 
 # More trajectories than these at the depth limit are worth a word.
 _LIMITED_SHARE = 0.05
+
+# A block that accepts less than this share of its proposals stands still.
+_STANDSTILL = 0.01
 
 # Two modes that differ by more than this, relative to the gradient, differ by more than rounding.
 _AUDIT_TOLERANCE = 1e-8
@@ -136,7 +140,7 @@ def sample(
             "seconds_sampling": drawn.sampling_seconds,
         }
         result = _to_result(model, found, traced, kernel, drawn, attrs, settings)
-    _warn(drawn, settings)
+    _warn(drawn, settings, kernel)
     _warn_of_gradients(drawn, kernel, np.dtype(precision))
     return result
 
@@ -207,7 +211,23 @@ def _joined(parts: list[HostArray]) -> HostArray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _warn(drawn: Draws, settings: Settings) -> None:
+def _warn_of_standstill(drawn: Draws, kernel: AbstractKernel) -> None:
+    rates = drawn.statistics.get("acceptance_rate", drawn.statistics.get("block_acceptance_rate"))
+    if rates is None:
+        return
+    flat = np.asarray(rates, float).reshape(*np.shape(rates)[:2], -1)
+    for i, report in enumerate(kernel.reports):
+        known = flat[..., i][np.isfinite(flat[..., i])]
+        if known.size and known.mean() < _STANDSTILL:
+            warnings.warn(
+                f"block '{report.block}' accepted {known.mean():.1%} of its proposals and has hardly moved: the draws "
+                f"say nothing about it. Make its steps shorter, its block smaller, or use another sampler for it.",
+                SamplingWarning,
+                stacklevel=4,
+            )
+
+
+def _warn(drawn: Draws, settings: Settings, kernel: AbstractKernel) -> None:
     chains, kept = drawn.positions.shape[:2]
     divergences = int(np.sum(drawn.statistics.get("diverging", 0)))
     if divergences:
@@ -218,6 +238,7 @@ def _warn(drawn: Draws, settings: Settings) -> None:
             SamplingWarning,
             stacklevel=3,
         )
+    _warn_of_standstill(drawn, kernel)
     depth = drawn.statistics.get("reached_max_treedepth", drawn.statistics.get("block_reached_max_treedepth"))
     limited = 0.0 if depth is None else float(np.max(np.mean(np.nan_to_num(np.asarray(depth, float)), axis=(0, 1))))
     if limited > _LIMITED_SHARE:
@@ -256,13 +277,7 @@ def _warn_of_gradients(drawn: Draws, kernel: AbstractKernel, dtype: Any) -> None
 
 
 def _check_arguments(model: object, sampler: object, *, seed: object, audit: object, **counts: object) -> None:
-    if isinstance(model, Model):
-        raise TypeError(f"sample: '{model.name}' has no data yet; call it first: sample({model.name}(...)).")
-    if not isinstance(model, BoundModel):
-        raise TypeError(f"sample: expected a model with its data, got {model!r}; decorate a function with @model.")
-    if not isinstance(sampler, (AbstractSampler, AbstractComposition)):
-        hint = f"; write {sampler.__name__}()" if isinstance(sampler, type) else ""
-        raise TypeError(f"sample: sampler must be one such as NUTS() or Gibbs({{...}}), got {sampler!r}{hint}.")
+    check_model_and_sampler("sample", model, sampler)
     for name, value in counts.items():
         low = 0 if name == "warmup" else 1
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:

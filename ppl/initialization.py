@@ -46,6 +46,8 @@ def check_initial_values(
             known = ", ".join(f"'{site}'" for site in latent)
             raise ValueError(f"init: '{name}' is no latent site of the model; these are: {known}.")
         value, shape = np.asarray(values), latent[name].shape
+        if latent[name].discrete and value.dtype.kind == "f" and (value == np.round(value)).all():
+            value = value.astype(int)
         if value.dtype.kind not in "iuf":
             raise TypeError(f"init: site '{name}' needs numbers, got {value.dtype} values.")
         if value.shape == shape:

@@ -291,7 +291,7 @@ def unconstrain(model: BoundModel, values: dict[str, Any], otherwise: Otherwise)
         if name in values:
             value = jnp.asarray(values[name])
             result[name] = unconstrain_value(name, distribution, value)
-            return value.astype(jnp.int32 if is_discrete(distribution) else jnp.result_type(float)), None
+            return value.astype(jnp.result_type(int if is_discrete(distribution) else float)), None
         result[name] = otherwise(name, distribution)
         return constrain(name, distribution, result[name])[0], None
 

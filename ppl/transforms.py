@@ -53,7 +53,7 @@ def constrain(name: str, distribution: Distribution, unconstrained: jax.Array) -
         The value, and log |det ∂value/∂unconstrained| summed to shape (), None where it is zero.
     """
     if is_discrete(distribution):
-        return unconstrained.astype(jnp.int32), None
+        return unconstrained.astype(jnp.result_type(int)), None
     transform = bijection(name, distribution)
     value = transform(unconstrained)
     if isinstance(_elementary(transform), IdentityTransform):

@@ -143,7 +143,8 @@ class _Runner:
     def _report(self, phase: str, done: int, statistics: dict[str, HostArray]) -> None:
         self.divergences += int(np.sum(statistics.get("diverging", 0)))
         step_size = statistics.get("step_size", statistics.get("block_step_size"))
-        last = math.nan if step_size is None else float(np.nanmin(step_size[-1]))
+        known = step_size[-1][np.isfinite(step_size[-1])] if step_size is not None else np.empty(0)
+        last = float(known.min()) if known.size else math.nan
         self.progress.update(self.chain, phase, done, self.divergences, last)
 
 

@@ -34,6 +34,7 @@ from .base import (
     block_name,
 )
 from .random import uniform
+from .untuned import AbstractUntunedKernel
 
 HostArray = np.ndarray[Any, Any]
 
@@ -101,7 +102,7 @@ class Info(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DiscreteKernel(AbstractKernel):
+class DiscreteKernel(AbstractUntunedKernel):
     """The kernel of `DiscreteGibbs`: one update of every colour.
 
     Args:
@@ -166,22 +167,6 @@ class DiscreteKernel(AbstractKernel):
     def statistics(self, info: Info) -> dict[str, Array]:
         """See `AbstractKernel.statistics`."""
         return info._asdict()
-
-    def init_tuning(self) -> tuple[()]:
-        """See `AbstractKernel.init_tuning`; there is nothing to learn."""
-        return ()
-
-    def tune(self, tuning: tuple[()], position: Array, info: Info) -> tuple[()]:
-        """See `AbstractKernel.tune`."""
-        return tuning
-
-    def schedule(self, warmup: int) -> tuple[int, ...]:
-        """See `AbstractKernel.schedule`."""
-        return ()
-
-    def retune(self, tuning: tuple[()], done: int, warmup: int) -> tuple[()]:
-        """See `AbstractKernel.retune`."""
-        return tuning
 
 
 class _Candidate(NamedTuple):

@@ -21,6 +21,7 @@ from .base import (
     block_name,
 )
 from .random import fold_in, uniform
+from .untuned import AbstractUntunedKernel
 
 # The bracket of angles has lost all its digits long before so many evaluations: it is then the present point itself.
 _MAX_EVALUATIONS = 100
@@ -91,7 +92,7 @@ class _Search(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EllipticalKernel(AbstractKernel):
+class EllipticalKernel(AbstractUntunedKernel):
     """The kernel of `EllipticalSlice`.
 
     Args:
@@ -160,22 +161,6 @@ class EllipticalKernel(AbstractKernel):
     def statistics(self, info: Info) -> dict[str, Array]:
         """See `AbstractKernel.statistics`."""
         return info._asdict()
-
-    def init_tuning(self) -> tuple[()]:
-        """See `AbstractKernel.init_tuning`; there is nothing to learn."""
-        return ()
-
-    def tune(self, tuning: tuple[()], position: Array, info: Info) -> tuple[()]:
-        """See `AbstractKernel.tune`."""
-        return tuning
-
-    def schedule(self, warmup: int) -> tuple[int, ...]:
-        """See `AbstractKernel.schedule`."""
-        return ()
-
-    def retune(self, tuning: tuple[()], done: int, warmup: int) -> tuple[()]:
-        """See `AbstractKernel.retune`."""
-        return tuning
 
     def _log_likelihood(self, position: Array, constants: Constants) -> Array:
         value = self.target.log_likelihood(position, *constants)

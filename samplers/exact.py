@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from ..ad.naming import Written
 from .base import AbstractKernel, AbstractSampler, Array, Block, BlockReport, Constants, ExactTarget, Target, block_name
+from .untuned import AbstractUntunedKernel
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Info(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ExactKernel(AbstractKernel):
+class ExactKernel(AbstractUntunedKernel):
     """A kernel whose every step is an independent draw from the target.
 
     Args:
@@ -137,19 +138,3 @@ class ExactKernel(AbstractKernel):
     def statistics(self, info: Info) -> dict[str, Array]:
         """See `AbstractKernel.statistics`."""
         return info._asdict()
-
-    def init_tuning(self) -> tuple[()]:
-        """See `AbstractKernel.init_tuning`; there is nothing to learn."""
-        return ()
-
-    def tune(self, tuning: tuple[()], position: Array, info: Info) -> tuple[()]:
-        """See `AbstractKernel.tune`."""
-        return tuning
-
-    def schedule(self, warmup: int) -> tuple[int, ...]:
-        """See `AbstractKernel.schedule`."""
-        return ()
-
-    def retune(self, tuning: tuple[()], done: int, warmup: int) -> tuple[()]:
-        """See `AbstractKernel.retune`."""
-        return tuning

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..ad.mixed import as_jax_function
 from ..ad.naming import Written
 from .base import AbstractKernel, AbstractSampler, Array, BlockReport, Constants, Target, block_name
 from .random import jax_key
+from .untuned import AbstractUntunedKernel
 
 LogDensity = Callable[[Array], Array]
 
@@ -60,6 +61,11 @@ class External(AbstractSampler, Written):
     adtype: AbstractADType | None = None
 
     def __post_init__(self) -> None:
+        if callable(self.make) and not isinstance(self.make, Hashable):
+            raise TypeError(
+                f"External: make must be a function from a log density to an algorithm, got {self.make!r}; write "
+                f"External(lambda log_density: blackjax.nuts(log_density, ...))."
+            )
         if not callable(self.make):
             hint = "; wrap it as `lambda logdensity: ...`" if hasattr(self.make, "step") else ""
             raise TypeError(
@@ -92,7 +98,7 @@ class External(AbstractSampler, Written):
 
 
 @dataclass(frozen=True)
-class ExternalKernel(AbstractKernel):
+class ExternalKernel(AbstractUntunedKernel):
     """The kernel of `External`; its state is the algorithm's, its info what is recorded.
 
     Args:
@@ -138,22 +144,6 @@ class ExternalKernel(AbstractKernel):
     def statistics(self, info: dict[str, Array]) -> dict[str, Array]:
         """See `AbstractKernel.statistics`."""
         return info
-
-    def init_tuning(self) -> tuple[()]:
-        """See `AbstractKernel.init_tuning`; nothing is tuned."""
-        return ()
-
-    def tune(self, tuning: tuple[()], position: Array, info: dict[str, Array]) -> tuple[()]:
-        """See `AbstractKernel.tune`."""
-        return tuning
-
-    def schedule(self, warmup: int) -> tuple[int, ...]:
-        """See `AbstractKernel.schedule`."""
-        return ()
-
-    def retune(self, tuning: tuple[()], done: int, warmup: int) -> tuple[()]:
-        """See `AbstractKernel.retune`."""
-        return tuning
 
     def check(self, position: jax.ShapeDtypeStruct) -> None:
         """Refuse an algorithm whose state is not as it must be, by tracing one step.

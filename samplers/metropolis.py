@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ..ad.naming import Written
 from .base import (
@@ -51,7 +52,7 @@ class Info(NamedTuple):
     Args:
         lp: log π at the new position.
         acceptance_rate: the probability with which the proposal was accepted.
-        n_steps: evaluations of the log density: one.
+        n_steps: evaluations of the log density.
         step_size: of a random walk; None for other proposals.
     """
 
@@ -163,7 +164,13 @@ class Proposal(AbstractProposal):
     def _distributions(self, values: dict[str, Array]) -> dict[str, Any]:
         """What the function returns, by site."""
         sites = tuple(values)
-        returned = self.function(dict(values))
+        try:
+            returned = self.function(dict(values))
+        except KeyError as error:
+            raise ValueError(
+                f"MH: the proposal asks for the value of {error}; it is given those of its own block, "
+                f"{', '.join(map(repr, sites))}. Put both sites into one block, or propose without it."
+            ) from error
         if not isinstance(returned, Mapping) and len(sites) == 1:
             returned = {sites[0]: returned}
         if not isinstance(returned, Mapping) or set(returned) != set(sites):
@@ -252,6 +259,21 @@ class MetropolisKernel(AbstractKernel):
 
     def step(self, key: Array, state: State, tuning: Any, constants: Constants) -> tuple[State, Info]:
         """See `AbstractKernel.step`."""
+        count = self.proposal.moves(self.target)
+        if count == 1:
+            return self._move(key, state, tuning, constants)
+
+        def move(index: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
+            after, info = self._move(fold_in(key, index), carry[0], tuning, constants)
+            return after, carry[1] + info.acceptance_rate / count
+
+        start = (state, jnp.zeros((), state.position.dtype))
+        after, acceptance = lax.fori_loop(0, count, move, start)
+        step_size = getattr(tuning, "step_size", None)
+        return after, Info(after.log_density, acceptance, jnp.full((), count, jnp.int32), step_size)
+
+    def _move(self, key: Array, state: State, tuning: Any, constants: Constants) -> tuple[State, Info]:
+        """Propose once, and accept or not."""
         position, correction = self.proposal.propose(self.target, fold_in(key, 0), state.position, tuning, constants)
         proposed = self.init(position.astype(self.dtype), constants)
         log_ratio = proposed.log_weight - state.log_weight + correction

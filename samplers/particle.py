@@ -23,6 +23,7 @@ from .base import (
 )
 from .hamiltonian import check_integer
 from .random import fold_in, uniform
+from .untuned import AbstractUntunedKernel
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Cloud(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ParticleKernel(AbstractKernel):
+class ParticleKernel(AbstractUntunedKernel):
     """The kernel of `ParticleGibbs`: one pass forward and one back.
 
     Args:
@@ -199,22 +200,6 @@ class ParticleKernel(AbstractKernel):
     def statistics(self, info: Info) -> dict[str, Array]:
         """See `AbstractKernel.statistics`."""
         return info._asdict()
-
-    def init_tuning(self) -> tuple[()]:
-        """See `AbstractKernel.init_tuning`; there is nothing to learn."""
-        return ()
-
-    def tune(self, tuning: tuple[()], position: Array, info: Info) -> tuple[()]:
-        """See `AbstractKernel.tune`."""
-        return tuning
-
-    def schedule(self, warmup: int) -> tuple[int, ...]:
-        """See `AbstractKernel.schedule`."""
-        return ()
-
-    def retune(self, tuning: tuple[()], done: int, warmup: int) -> tuple[()]:
-        """See `AbstractKernel.retune`."""
-        return tuning
 
 
 def possible(log_weights: Array) -> Array:

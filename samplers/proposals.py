@@ -16,7 +16,7 @@ from ..ad.naming import Written
 from .base import Array, Block, Constants, Target, on_host
 from .mass_matrix import Moments, update_moments
 from .metrics import AbstractMetric, DenseMetric, DiagonalMetric, UnitMetric
-from .random import normal
+from .random import fold_in, normal, uniform
 from .warmup import windows
 
 HostArray = np.ndarray[Any, Any]
@@ -56,6 +56,10 @@ class AbstractProposal(Written, abc.ABC):
         """See `AbstractKernel.tune`; `acceptance` is the acceptance rate of the step, shape ()."""
         return tuning
 
+    def moves(self, target: Target) -> int:
+        """How many proposals a step makes, one after the other."""
+        return 1
+
     def retune(self, target: Target, tuning: Any, done: int, warmup: int) -> Any:
         """See `AbstractKernel.retune`; called at the ends of `windows(warmup)`."""
         return tuning
@@ -89,7 +93,8 @@ class RandomWalk(AbstractProposal):
 
     During warm-up it learns L from the draws, in windows, and s by stochastic approximation towards an acceptance rate.
     In a first phase coordinates move in turns, each with a deviation of its own, so that scales are found that differ
-    by orders of magnitude. Moves of discrete sites have a deviation of at least one and are rounded, symmetric still.
+    by orders of magnitude. In a block with discrete sites coordinates move one at a time, as many of them in a step as
+    there are, drawn at random; moves of discrete ones are whole numbers, at least one.
 
     Args:
         scale: s > 0, which then stays, and is every coordinate's deviation unless `metric` is named; None adapts it.
@@ -126,26 +131,37 @@ class RandomWalk(AbstractProposal):
         self, target: Target, key: Array, position: Array, tuning: WalkTuning, constants: Constants
     ) -> tuple[Array, Array]:
         """See `AbstractProposal.propose`; symmetric, so that nothing is to be corrected."""
-        noise = normal(key, target.dimension, position.dtype)
+        noise = normal(fold_in(key, 0), target.dimension, position.dtype)
+        if target.discrete:
+            return self._one_coordinate(target, key, position, tuning, noise), jnp.zeros((), position.dtype)
         together = tuning.coordinate < 0
         turn = lax.iota(jnp.int32, target.dimension) == tuning.coordinate
         joint = tuning.step_size * self._metric(target).colour(tuning.scale, noise)
         move = jnp.where(together, joint, jnp.where(turn, tuning.deviations * noise, 0.0))
-        if target.discrete:
-            spread = jnp.where(together, tuning.step_size * _deviations(tuning.scale), tuning.deviations)
-            whole = jnp.round(move * jnp.maximum(1.0, 1.0 / spread))
-            move = jnp.where(_discrete_coordinates(target), whole, move)
         return position + move, jnp.zeros((), position.dtype)
+
+    def moves(self, target: Target) -> int:
+        """See `AbstractProposal.moves`: as many as there are coordinates, where some are discrete."""
+        return target.dimension if target.discrete else 1
+
+    def _one_coordinate(self, target: Target, key: Array, position: Array, tuning: WalkTuning, noise: Array) -> Array:
+        """A move of one coordinate, drawn at random: hardly any of several discrete ones at once would be accepted."""
+        dimension = target.dimension
+        chosen = jnp.floor(uniform(fold_in(key, 1), 0, position.dtype) * dimension).astype(jnp.int32)
+        spread = tuning.step_size * _deviations(tuning.scale)
+        far = jnp.maximum(jnp.round(jnp.abs(noise) * jnp.maximum(1.0, spread)), 1.0)
+        move = jnp.where(_discrete_coordinates(target), jnp.copysign(far, noise), spread * noise)
+        return jnp.where(lax.iota(jnp.int32, dimension) == chosen, position + move, position)
 
     def init_tuning(self, target: Target, dtype: Any) -> WalkTuning:
         """See `AbstractProposal.init_tuning`; without a warm-up all coordinates move together from the beginning."""
         dimension, metric = target.dimension, self._metric(target)
         moments = metric.init_moments(dimension, dtype)
         return WalkTuning(
-            step_size=on_host(_optimal_step(dimension) if self.scale is None else self.scale, dtype),
+            step_size=on_host(_optimal_step(self._together(target)) if self.scale is None else self.scale, dtype),
             scale=on_host(metric.init_scale(dimension, dtype), dtype),
             updates=on_host(0.0, dtype),
-            by_turns=on_host(float(self.scale is None and moments is not None and dimension > 1), dtype),
+            by_turns=on_host(float(self.scale is None and moments is not None and self._together(target) > 1), dtype),
             coordinate=on_host(-1, np.int32),
             deviations=on_host(np.ones(dimension), dtype),
             moments=moments,
@@ -160,7 +176,7 @@ class RandomWalk(AbstractProposal):
         updates = tuning.updates + 1
         by_turns = tuning.by_turns > 0
         turn = lax.iota(jnp.int32, dimension) == tuning.coordinate
-        wanted = _optimal_rate(dimension) if self.target_acceptance is None else self.target_acceptance
+        wanted = self.target_acceptance or _optimal_rate(self._together(target))
         # Turns are few: their gains are large, and fall with the number of turns that a coordinate has had.
         larger = jnp.exp(2.0 * updates**-0.6 * (acceptance - wanted))
         longer = jnp.exp(3.0 / jnp.sqrt(jnp.ceil(updates / dimension)) * (acceptance - _optimal_rate(1)))
@@ -188,10 +204,14 @@ class RandomWalk(AbstractProposal):
                 learned = _with_knowledge(nothing if by_turns else moments, np.asarray(known))
                 scale = on_host(self._metric(target).scale_from(learned), dtype)
                 if self.scale is None:
-                    step_size = on_host(_optimal_step(target.dimension), dtype)
+                    step_size = on_host(_optimal_step(self._together(target)), dtype)
             moments = nothing
         zero = on_host(0.0, dtype)
         return WalkTuning(step_size, scale, zero, zero, on_host(-1, np.int32), tuning.deviations, moments)
+
+    def _together(self, target: Target) -> int:
+        """How many coordinates move at once."""
+        return 1 if target.discrete else target.dimension
 
     def _metric(self, target: Target) -> AbstractMetric:
         if self.metric is not None:

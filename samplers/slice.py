@@ -20,6 +20,7 @@ from .warmup import windows
 # stays. Point and proposal miss alike, so that a limit of any size leaves the target invariant.
 _MOST_PROPOSALS = 100
 # How many intervals the mean of a closed window of warm-up counts for in the next.
+_FIRST_WIDTH = 1.0
 _MEMORY = 10.0
 
 
@@ -73,11 +74,12 @@ class Slice(AbstractSampler):
 
     where x' is found by an interval of width w, placed at random around x, that steps out by w until both ends lie
     outside the slice and then shrinks towards x with each proposal outside. Where π is zero or not a number, it is
-    outside. Any width is correct; during warm-up each coordinate learns its own, the mean length of the intervals in
-    which it was found, which is about twice that of its slices.
+    outside. Any width is correct. Unless it is given, each coordinate learns its own during warm-up: the mean length of
+    the intervals in which it was found, which is about twice that of its slices.
 
     Args:
-        width: w > 0 at the beginning of warm-up, in unconstrained coordinates; it stays where there is no warm-up.
+        width: w > 0 in unconstrained coordinates, which then stays; None adapts it during warm-up, from 1. A wide one
+            jumps between separate modes.
         max_steps: m ≥ 1; an interval grows to at most m w, with the m − 1 steps split at random between its ends.
 
     Raises:
@@ -86,13 +88,13 @@ class Slice(AbstractSampler):
     Source: Neal (2003), "Slice sampling", Annals of Statistics 31, figures 3 and 5.
     """
 
-    width: float = 1.0
+    width: float | None = None
     max_steps: int = 100
 
     def __post_init__(self) -> None:
         width = self.width
-        if not isinstance(width, Real) or isinstance(width, bool) or not 0 < width < float("inf"):
-            raise ValueError(f"Slice: width must be a positive number, got {width!r}; 1.0 is usual.")
+        if width is not None and not (isinstance(width, Real) and not isinstance(width, bool) and 0 < width < np.inf):
+            raise ValueError(f"Slice: width must be a positive number or None to adapt it, got {width!r}.")
         check_integer("Slice", "max_steps", self.max_steps, 1)
 
     def build(self, target: Target, dtype: Any) -> AbstractKernel:
@@ -106,7 +108,7 @@ class Slice(AbstractSampler):
                 f"Slice: site '{target.discrete[0]}' is discrete, and a slice is an interval of real numbers; "
                 f"give the site a block of its own with DiscreteGibbs() or MH()."
             )
-        return SliceKernel(repr(self), target, float(self.width), self.max_steps, dtype)
+        return SliceKernel(repr(self), target, self.width, self.max_steps, dtype)
 
 
 @dataclass(frozen=True)
@@ -116,14 +118,14 @@ class SliceKernel(AbstractKernel):
     Args:
         name: the sampler as the user wrote it, for reports.
         target: what is sampled.
-        width: of the first intervals before warm-up.
+        width: of the first intervals, or None to adapt it.
         max_steps: limit of an interval, in widths.
         dtype: of positions.
     """
 
     name: str
     target: Target
-    width: float
+    width: float | None
     max_steps: int
     dtype: Any
 
@@ -167,10 +169,13 @@ class SliceKernel(AbstractKernel):
 
     def init_tuning(self) -> Tuning:
         """See `AbstractKernel.init_tuning`."""
-        return Tuning(on_host(np.full(self.target.dimension, self.width), self.dtype), on_host(0.0, self.dtype))
+        width = _FIRST_WIDTH if self.width is None else self.width
+        return Tuning(on_host(np.full(self.target.dimension, width), self.dtype), on_host(0.0, self.dtype))
 
     def tune(self, tuning: Tuning, position: Array, info: Info) -> Tuning:
         """See `AbstractKernel.tune`; the mean starts anew from the first interval."""
+        if self.width is not None:
+            return tuning
         seen = tuning.seen + 1
         # Not where a coordinate stayed, and not where an interval has reached infinity.
         usable = (info.lengths > 0) & (info.lengths < jnp.inf)

@@ -183,10 +183,10 @@ def test_widths_are_learned_over_six_orders_of_magnitude():
 
 @pytest.mark.parametrize("warmup", [0, 1, 20, 150])
 def test_every_length_of_warm_up_leaves_a_usable_tuning(warmup):
-    kernel = Slice(0.3).build(Density(lambda q: -jnp.sum(q**2), 2), np.float64)
+    kernel = Slice().build(Density(lambda q: -jnp.sum(q**2), 2), np.float64)
     _, tuning = warm(kernel, np.zeros(2), warmup)
     assert (np.asarray(tuning.widths) > 0).all()
-    assert (tuning.widths == 0.3).all() == (warmup == 0)
+    assert (tuning.widths == 1.0).all() == (warmup == 0)
 
 
 def test_single_precision_stays_single():
@@ -207,9 +207,9 @@ def test_the_report_names_the_block():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Slice(0.0), "Slice: width must be a positive number, got 0.0; 1.0 is usual."),
-        (lambda: Slice(np.inf), "Slice: width must be a positive number, got inf"),
-        (lambda: Slice("wide"), "Slice: width must be a positive number, got 'wide'"),
+        (lambda: Slice(0.0), "Slice: width must be a positive number, or None to adapt it, got 0.0."),
+        (lambda: Slice(np.inf), "Slice: width must be a positive number or None to adapt it, got inf"),
+        (lambda: Slice("wide"), "Slice: width must be a positive number or None to adapt it, got 'wide'"),
         (lambda: Slice(max_steps=0), "Slice: max_steps must be an integer >= 1, got 0."),
         (
             lambda: Slice().build(Density(lambda q: q[0], 1, ("q",)), np.float64),

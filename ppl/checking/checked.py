@@ -33,7 +33,7 @@ class SamplerCheck:
         stuck: by site, what share of the runs left it where it started, where that is too many.
         turns: in each run.
         replicates: runs.
-        scores: normal scores where the sampler led, by number, shape (runs,): for the picture.
+        ranks: by number, the share of exact draws below where the sampler led, shape (runs,): for the picture.
     """
 
     sampler: str
@@ -42,7 +42,7 @@ class SamplerCheck:
     stuck: dict[str, float]
     turns: int
     replicates: int
-    scores: dict[str, HostArray]
+    ranks: dict[str, HostArray]
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -88,8 +88,8 @@ class SamplerCheck:
         left.margins(x=0.2)
         left.set(xlabel="expected of a right sampler", ylabel="z", title="moments and cross-moments")
         grid = np.linspace(0, 1, 101)
-        for name, scores in self.scores.items():
-            share = special.ndtr(np.sort(scores))
+        for name, ranks in self.ranks.items():
+            share = np.sort(ranks)
             right.plot(grid, np.searchsorted(share, grid) / len(share) - grid, lw=1, label=name)
         band = 1.95 / np.sqrt(self.replicates)
         right.fill_between(grid, -band, band, color="0.9", zorder=0)
@@ -98,7 +98,7 @@ class SamplerCheck:
             ylabel="difference",
             title="distribution after the last turn (grey: chance)",
         )
-        if len(self.scores) <= 12:
+        if len(self.ranks) <= 12:
             right.legend(fontsize=8)
         figure.suptitle(f"{self.model}: {'right' if self.ok else 'WRONG'}")
         figure.savefig(path, dpi=120)
@@ -142,7 +142,7 @@ def compare(
         share = float(np.mean(led[site][:, -1].reshape(runs, -1) == exact[site][:runs].reshape(runs, -1)))
         if exact[site].dtype.kind == "f" and share > _STUCK:
             stuck[site] = share
-    last = {name: led_scores[name][:, -1] for name in wanted}
+    last = {name: _random_ranks(numbers_exact[name], numbers_led[name][:, -1]) for name in wanted}
     return SamplerCheck(sampler, model, z, stuck, turns, runs, last)
 
 
@@ -168,6 +168,15 @@ def _normal_scores(reference: HostArray, values: HostArray) -> HostArray:
     below = np.searchsorted(ordered, values, side="left") + np.searchsorted(ordered, values, side="right")
     scores: HostArray = special.ndtri((below / 2 + 0.5) / (len(ordered) + 1))
     return scores
+
+
+def _random_ranks(reference: HostArray, values: HostArray) -> HostArray:
+    """The share of the reference below each value, ties broken at random: uniform if both have one distribution."""
+    ordered = np.sort(reference)
+    below, upto = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
+    share = np.random.default_rng(0).uniform(size=values.shape)
+    ranks: HostArray = (below + share * (upto - below)) / len(ordered)
+    return ranks
 
 
 def _z(exact: HostArray, led: HostArray) -> float:

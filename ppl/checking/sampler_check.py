@@ -26,13 +26,14 @@ from threadpoolctl import threadpool_limits
 
 from ...samplers.base import AbstractKernel, AbstractSampler, Block, Target
 from ...samplers.compilation import CompiledChain, compile_chain
-from ...samplers.composition import AbstractComposition, Sampler, build_kernel
+from ...samplers.composition import Sampler, build_kernel
 from ...samplers.exact import ExactKernel
 from ...samplers.gibbs import Gibbs
 from ...samplers.random import chain_key, fold_in
+from ..arguments import check_model_and_sampler
 from ..interpreters import Trace, discover
 from ..log_density import TracedModel, trace_model
-from ..model import BoundModel, Model
+from ..model import BoundModel
 from .checked import SamplerCheck, compare
 
 HostArray = np.ndarray[Any, Any]
@@ -227,10 +228,7 @@ def _exact_draws(traced: TracedModel, count: int, seed: int) -> HostArray:
 
 
 def _check_arguments(model: object, sampler: object, **numbers: Any) -> None:
-    if isinstance(model, Model) or not isinstance(model, BoundModel):
-        raise TypeError(f"check_sampler: expected a model with its data, got {model!r}; write check_sampler(f(data)).")
-    if not isinstance(sampler, (AbstractSampler, AbstractComposition)):
-        raise TypeError(f"check_sampler: expected a sampler such as NUTS() or Gibbs({{...}}), got {sampler!r}.")
+    check_model_and_sampler("check_sampler", model, sampler)
     lowest: Mapping[str, float] = {"replicates": 100, "warmup": 0, "seconds": 0, "turns": _SNAPSHOTS}
     for name, value in numbers.items():
         if value is None and name == "turns":

@@ -17,17 +17,18 @@ import numpy as np
 from ...ad.adtypes import AbstractADType, check_adtype
 from ...ad.routing import default_adtype
 from ...samplers.alone import Alone
-from ...samplers.base import AbstractKernel, AbstractSampler
-from ...samplers.composition import AbstractComposition, CompositionKernel, Sampler, build_kernel
+from ...samplers.base import AbstractKernel
+from ...samplers.composition import CompositionKernel, Sampler, build_kernel
 from ...samplers.group import Group
 from ...samplers.moves import AbstractMove, Choose, InTurn, Times, UpdateAll, UpdateAny
 from ...samplers.nuts import NUTS
+from ..arguments import check_model_and_sampler
 from ..blocks.block import Block
 from ..blocks.coordinates import IntArray
 from ..checks import check_given, check_sampleable
 from ..interpreters import discover
 from ..log_density import ModelDensity, trace_model
-from ..model import BoundModel, Model
+from ..model import BoundModel
 from .block_plan import BlockPlan, Drawn, InARow, Rounds, Turn, Work, count
 from .plan import Plan, in_order, title
 
@@ -54,7 +55,7 @@ def explain(model: BoundModel, sampler: Sampler | None = None, *, adtype: Abstra
         `explain(gdemo(1.5, 2.0), Gibbs({"m": HMC(0.1, 5), "s": NUTS()}))`
     """
     sampler = NUTS() if sampler is None else sampler
-    _check_arguments(model, sampler)
+    check_model_and_sampler("explain", model, sampler)
     default: AbstractContextManager[None] = (
         nullcontext() if adtype is None else default_adtype(check_adtype(adtype, "explain: adtype"))
     )
@@ -168,13 +169,3 @@ def _order(move: AbstractMove, titles: Sequence[str], groups: Sequence[Group]) -
 def _choices(move: AbstractMove) -> int:
     """Among how many blocks a move that was drawn draws again."""
     return move.size if isinstance(move, UpdateAny) else 1
-
-
-def _check_arguments(model: object, sampler: object) -> None:
-    if isinstance(model, Model):
-        raise TypeError(f"explain: '{model.name}' has no data yet; call it first: explain({model.name}(...)).")
-    if not isinstance(model, BoundModel):
-        raise TypeError(f"explain: expected a model with its data, got {model!r}; decorate a function with @model.")
-    if not isinstance(sampler, (AbstractSampler, AbstractComposition)):
-        hint = f"; write {sampler.__name__}()" if isinstance(sampler, type) else ""
-        raise TypeError(f"explain: sampler must be one such as NUTS() or Gibbs({{...}}), got {sampler!r}{hint}.")

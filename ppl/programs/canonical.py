@@ -49,9 +49,14 @@ def _parameters(equation: JaxprEqn, rules: bool) -> Hashable:
     parameters = {key: _comparable(value) for key, value in equation.params.items() if key != "jvp_jaxpr_fun"}
     if "jvp_jaxpr_fun" in equation.params and rules:
         # A function cannot be compared, the program of the derivative can. It may call the function again.
-        rule = derivative(equation)
-        own = canonical((*rule.jaxpr.constvars, *rule.jaxpr.invars), rule.jaxpr.eqns, rule.jaxpr.outvars, rules=False)
-        parameters["derivative"] = own, tuple(_comparable(const) for const in rule.consts)
+        try:
+            rule = derivative(equation)
+        except Exception:  # a rule that refuses has no program: such a call is like no other
+            parameters["derivative"] = "object", id(equation.params["jvp_jaxpr_fun"])
+        else:
+            inner = rule.jaxpr
+            own = canonical((*inner.constvars, *inner.invars), inner.eqns, inner.outvars, rules=False)
+            parameters["derivative"] = own, tuple(_comparable(const) for const in rule.consts)
     return tuple((key, parameters[key]) for key in sorted(parameters))
 
 

@@ -234,9 +234,12 @@ def unsummed(program: Program, output: int) -> Atom:
     atom = program.outputs[output]
     while isinstance(atom, Var) and atom in sources and not shaped(atom)[0]:
         name, atom = sources[atom].primitive.name, sources[atom].invars[0]
-        if name == "reduce_sum":
+        if name == "reduce_sum" and shaped(atom)[0]:
             return atom
-        if name not in ("convert_element_type", "copy", "copy_p") or np.dtype(shaped(atom)[1]).kind != "f":
+        if (
+            name not in ("reduce_sum", "convert_element_type", "copy", "copy_p")
+            or np.dtype(shaped(atom)[1]).kind != "f"
+        ):
             break
     return program.outputs[output]
 

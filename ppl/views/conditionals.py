@@ -77,7 +77,7 @@ class ConditionalDensity(AbstractBlockDensity):
         Raises:
             TypeError, ValueError: where it does not fit the block.
         """
-        found = self._by_site(self.function(values), "a distribution")
+        found = self._by_site(self._call(values), "a distribution")
         for site, distribution in found.items():
             if not isinstance(distribution, Distribution):
                 raise TypeError(
@@ -94,10 +94,26 @@ class ConditionalDensity(AbstractBlockDensity):
         return found
 
     def _drawn(self, key: Array, values: Values) -> dict[str, Any]:
-        found = self._by_site(self.function(key, values), "a value")
+        found = self._by_site(self._call(key, values), "a value")
         for site, value in found.items():
+            if isinstance(value, Distribution):
+                raise TypeError(
+                    f"Conditional for '{site}': a function of a key and values must return the value that it has "
+                    f"drawn, got a distribution; leave out the key, or return distribution.sample(key)."
+                )
             self._check_shape(site, tuple(jnp.shape(value)))
         return found
+
+    def _call(self, *arguments: Any) -> Any:
+        """What the user's function returns."""
+        try:
+            return self.function(*arguments)
+        except jax.errors.JAXTypeError as error:
+            error.add_note(
+                f"Conditional for {self._title()}: the function is traced once, with placeholders for the values, like "
+                f"a model: use jnp for numpy functions and jnp.where for `if`."
+            )
+            raise
 
     def _by_site(self, found: Any, what: str) -> dict[str, Any]:
         if not isinstance(found, Mapping):
@@ -155,7 +171,7 @@ def drawn_by(
         density.coordinates, density.discrete, density.given, density.terms, density, names, function, _draws(function)
     )
     if set(whole.sites) <= whole.distributions.keys():
-        _examine(whole, conditional, verify=verify and not conditional.draws)
+        _examine(whole, parts, conditional, verify=verify and not conditional.draws)
     return conditional
 
 
@@ -171,20 +187,27 @@ def _draws(function: Callable[..., Any]) -> bool:
             f"Conditional: the function takes {len(needed)} arguments; write fn(values), which returns a distribution, "
             f"or fn(key, values), which returns a value."
         )
+    if len(needed) == 2 and needed[1].name in ("key", "rng_key", "rng"):
+        raise TypeError(
+            f"Conditional: the function takes ({needed[0].name}, {needed[1].name}); the key comes first, write "
+            f"fn({needed[1].name}, {needed[0].name})."
+        )
     return len(needed) == 2
 
 
-def _examine(whole: ModelDensity, conditional: ConditionalDensity, *, verify: bool) -> None:
+def _examine(whole: ModelDensity, parts: Mapping[str, Part], conditional: ConditionalDensity, *, verify: bool) -> None:
     """Try a conditional at points drawn from the prior; all in one compiled program."""
     prior = with_prior(whole, as_parts(whole.sites))
 
     def attempt(key: Array) -> tuple[Array, Array, Array]:
         rest = prior.draw_prior(fold_in(key, 0), *prior.given.at(jnp.zeros(whole.dimension), whole.data))
         given = conditional.given.at(rest, whole.data)
-        drawn = [conditional.draw(fold_in(key, i), *given) for i in (1, 2)]
+        # Where the prior has put the block, too: a conditional may leave out a part of the support.
+        present = jnp.concatenate([rest[whole.coordinates.positions(part)] for part in parts.values()])
+        drawn = [conditional.draw(fold_in(key, 1), *given), conditional.draw(fold_in(key, 2), *given), present]
         model = [conditional.log_density(q, *given) - conditional.block.constrain(q, *given)[1] for q in drawn]
         if conditional.draws:
-            return jnp.stack(drawn), jnp.stack(model), jnp.zeros(2)
+            return jnp.stack(drawn), jnp.stack(model), jnp.zeros(3)
         distributions = conditional.distributions(conditional.values(*given))
         own = []
         for q in drawn:
@@ -195,18 +218,25 @@ def _examine(whole: ModelDensity, conditional: ConditionalDensity, *, verify: bo
     compiled = jax.jit(attempt)
     for point in range(_POINTS):
         drawn, model, own = (np.asarray(array) for array in compiled(fold_in(chain_key(0, 0), point)))
-        # Where the model itself breaks down at a draw from its prior, there is nothing to compare.
-        if not np.isfinite(drawn).all() or (np.isneginf(model).any() and np.isfinite(own).all()):
+        if not np.isfinite(drawn[:2]).all() or (np.isneginf(model[:2]).any() and np.isfinite(own[:2]).all()):
             raise ValueError(
                 f"Conditional for {conditional._title()}: the function draws a value outside of the support of the "
                 f"site, or where the model's density is zero; draw inside."
             )
-        if verify and np.isfinite(model).all():
-            ours, theirs = model[0] - model[1], own[0] - own[1]
+        # Where the model itself breaks down at a draw from its prior, there is nothing to compare.
+        if not verify or not np.isfinite(model).all():
+            continue
+        if not np.isfinite(own[2]):
+            raise ValueError(
+                f"Conditional for {conditional._title()}: the distribution leaves out values that the model allows: "
+                f"its density is zero where the model's is not. Correct its support, or pass verify=False."
+            )
+        for i, j in ((0, 1), (0, 2)):
+            ours, theirs = model[i] - model[j], own[i] - own[j]
             scale = max(1.0, float(np.abs(model).max()), float(np.abs(own).max()))
             if not abs(ours - theirs) <= 1e4 * float(np.finfo(model.dtype).eps) * scale:
                 raise ValueError(
                     f"Conditional for {conditional._title()}: the distribution is not the conditional of the model. "
-                    f"Between two values that it drew, its log density differs by {theirs:.6g} and that of the model "
-                    f"by {ours:.6g}. Correct it, or pass verify=False if it is meant to differ."
+                    f"Between two values its log density differs by {theirs:.6g} and that of the model by {ours:.6g}. "
+                    f"Correct it, or pass verify=False if it is meant to differ."
                 )

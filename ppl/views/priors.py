@@ -73,7 +73,13 @@ class PriorDensity(AbstractBlockDensity):
         for i, own in enumerate(self.own):
             leaves = self.given.after.select(own.template.outputs)(*parts, *constants)
             distribution = own.template.fill(leaves)
-            value = distribution.sample(jax_key(fold_in(key, i)))
+            try:
+                value = distribution.sample(jax_key(fold_in(key, i)))
+            except NotImplementedError as error:
+                raise ValueError(
+                    f"site '{own.site}': {describe(distribution)} cannot be drawn from; use a sampler that needs the "
+                    f"density alone, such as MH(), Slice() or NUTS()."
+                ) from error
             array = unconstrain_value(own.site, distribution, value)
             parts[i] = array if own.inside is None else jnp.ravel(array)[own.inside]
         return self.coordinates.join(parts)
