@@ -207,7 +207,7 @@ def test_the_report_names_the_block():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Slice(0.0), "Slice: width must be a positive number, or None to adapt it, got 0.0."),
+        (lambda: Slice(0.0), "Slice: width must be a positive number or None to adapt it, got 0.0."),
         (lambda: Slice(np.inf), "Slice: width must be a positive number or None to adapt it, got inf"),
         (lambda: Slice("wide"), "Slice: width must be a positive number or None to adapt it, got 'wide'"),
         (lambda: Slice(max_steps=0), "Slice: max_steps must be an integer >= 1, got 0."),
