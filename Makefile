@@ -1,4 +1,4 @@
-# Everything a person or a machine types here: `make demo`, `make test`, `make check`, `make bench`, `make bench-ad`.
+# Everything a person or a machine types here: `make demo`, `make test`, `make verify`, `make check`, `make bench`, `make bench-ad`.
 # The only things needed beforehand are Python >= 3.11, make and a package index that pip can reach.
 
 # The newest interpreter that works *and* is >= 3.11; a shim that only pretends to be one is passed over.
@@ -11,7 +11,7 @@ PACKAGES := ad samplers ppl models
 export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo test test-oldest check bench bench-ad format clean setup
+.PHONY: demo test verify test-oldest check bench bench-ad format clean setup
 
 setup: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n auto $(PYTEST_OPTIONS)
+
+# With the tests that take long, too.
+verify:
+	$(MAKE) test PYTEST_OPTIONS='-m "long or not long"'
 
 # The same tests on the oldest supported stack, in an environment of its own, without those that take minutes there:
 # the loops of a sampler are ten times slower with jax 0.10.

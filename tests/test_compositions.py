@@ -20,6 +20,7 @@ from dualtape import (
     Conjugate,
     DiscreteGibbs,
     EllipticalSlice,
+    FromPrior,
     Gibbs,
     ParticleGibbs,
     RandomScan,
@@ -168,6 +169,33 @@ def test_supports_that_depend_on_another_block(sampler):
     assert_mean(result["y"], 2.525)
     assert_mean(result["y"] / result["x"], 0.5)
     assert (np.asarray(result["y"]) < np.asarray(result["x"])).all()
+
+
+COMPONENTS = {
+    "NUTS": NUTS(),
+    "HMC": HMC(0.6, 4),
+    "MH": MH(),
+    "FromPrior": MH(FromPrior()),
+    "proposal": MH(lambda values: {site: dist.Uniform(0.0, 10.0) for site in values}),
+    "Slice": Slice(),
+}
+
+
+# Each with the next of them here; all others take two minutes, and are in the longer suite.
+NEXT = dict(zip(COMPONENTS, [*list(COMPONENTS)[1:], *COMPONENTS], strict=False))
+PAIRS = [
+    pytest.param(first, second, marks=() if second == NEXT[first] else pytest.mark.long)
+    for first in COMPONENTS
+    for second in COMPONENTS
+]
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_every_pair_of_samplers_is_right_where_one_block_bounds_the_other(first, second):
+    sampler = Gibbs({"x": COMPONENTS[first], "y": COMPONENTS[second]})
+    draws = posterior(triangle(), sampler, draws=3000, warmup=300)["posterior"]
+    assert_mean(draws["x"], 5.05, alpha=1e-5)
+    assert_mean(draws["y"], 2.525, alpha=1e-5)
 
 
 def test_a_mixture_with_its_labels_agrees_with_the_one_without():
