@@ -84,7 +84,9 @@ class SamplerCheck:
         for border in (-LIMIT, LIMIT):
             left.axhline(border, color="C3", lw=1, ls="--")
         for i in {0, len(z) - 1}:
-            left.annotate(names[i], (expected[i], z[i]), xytext=(6, 0), textcoords="offset points", fontsize=8)
+            side, align = (-6, "right") if i == 0 else (6, "left")
+            where = (expected[i], z[i])
+            left.annotate(names[i], where, xytext=(side, 0), textcoords="offset points", fontsize=8, ha=align)
         left.margins(x=0.2)
         left.set(xlabel="expected of a right sampler", ylabel="z", title="moments and cross-moments")
         grid = np.linspace(0, 1, 101)
