@@ -42,8 +42,8 @@ _BATCH_NUMBERS = 1 << 23
 # More trajectories than these at the depth limit are worth a word.
 _LIMITED_SHARE = 0.05
 
-# A block that accepts less than this share of its proposals stands still.
-_STANDSTILL = 0.01
+# A block that accepts less than this share of its proposals stands still; fewer draws than these do not tell.
+_STANDSTILL, _FEW = 0.01, 100
 
 # Two modes that differ by more than this, relative to the gradient, differ by more than rounding.
 _AUDIT_TOLERANCE = 1e-8
@@ -218,7 +218,7 @@ def _warn_of_standstill(drawn: Draws, kernel: AbstractKernel) -> None:
     flat = np.asarray(rates, float).reshape(*np.shape(rates)[:2], -1)
     for i, report in enumerate(kernel.reports):
         known = flat[..., i][np.isfinite(flat[..., i])]
-        if known.size and known.mean() < _STANDSTILL:
+        if known.size >= _FEW and known.mean() < _STANDSTILL:
             warnings.warn(
                 f"block '{report.block}' accepted {known.mean():.1%} of its proposals and has hardly moved: the draws "
                 f"say nothing about it. Make its steps shorter, its block smaller, or use another sampler for it.",
@@ -238,7 +238,8 @@ def _warn(drawn: Draws, settings: Settings, kernel: AbstractKernel) -> None:
             SamplingWarning,
             stacklevel=3,
         )
-    _warn_of_standstill(drawn, kernel)
+    else:
+        _warn_of_standstill(drawn, kernel)
     depth = drawn.statistics.get("reached_max_treedepth", drawn.statistics.get("block_reached_max_treedepth"))
     limited = 0.0 if depth is None else float(np.max(np.mean(np.nan_to_num(np.asarray(depth, float)), axis=(0, 1))))
     if limited > _LIMITED_SHARE:
