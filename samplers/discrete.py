@@ -34,7 +34,7 @@ from .base import (
     block_name,
 )
 from .random import uniform
-from .untuned import AbstractUntunedKernel
+from .untuned import AbstractMemorylessKernel, State
 
 HostArray = np.ndarray[Any, Any]
 
@@ -79,16 +79,6 @@ class DiscreteGibbs(AbstractSampler):
         return DiscreteKernel(repr(self), finite, np.stack(columns, 1).astype(dtype), valid, colour_of)
 
 
-class State(NamedTuple):
-    """What the kernel carries from step to step.
-
-    Args:
-        position: z, shape (dimension,).
-    """
-
-    position: Array
-
-
 class Info(NamedTuple):
     """What happened in one step; every field has shape ().
 
@@ -102,7 +92,7 @@ class Info(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DiscreteKernel(AbstractUntunedKernel):
+class DiscreteKernel(AbstractMemorylessKernel):
     """The kernel of `DiscreteGibbs`: one update of every colour.
 
     Args:
@@ -128,14 +118,6 @@ class DiscreteKernel(AbstractUntunedKernel):
         coordinates, colours = _count(self.target.dimension, "coordinate"), _count(len(self.target.colours), "colour")
         reason = f"exact: enumerates {values} of {coordinates}, {colours}"
         return (BlockReport(block_name(self.target.sites), self.name, self.target.dimension, None, reason),)
-
-    def init(self, position: Array, constants: Constants) -> State:
-        """See `AbstractKernel.init`."""
-        return State(position)
-
-    def position(self, state: State) -> Array:
-        """See `AbstractKernel.position`."""
-        return state.position
 
     def step(self, key: Array, state: State, tuning: tuple[()], constants: Constants) -> tuple[State, Info]:
         """See `AbstractKernel.step`."""

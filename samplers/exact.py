@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from ..ad.naming import Written
 from .base import AbstractKernel, AbstractSampler, Array, Block, BlockReport, Constants, ExactTarget, Target, block_name
-from .untuned import AbstractUntunedKernel
+from .untuned import AbstractMemorylessKernel, State
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,6 @@ class Conjugate(AbstractSampler):
         return ExactKernel(repr(self), cast(ExactTarget, target), "exact: draws from the conjugate conditional")
 
 
-class State(NamedTuple):
-    """What the kernel carries from step to step.
-
-    Args:
-        position: q, shape (dimension,).
-    """
-
-    position: Array
-
-
 class Info(NamedTuple):
     """What happened in one step.
 
@@ -103,7 +93,7 @@ class Info(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ExactKernel(AbstractUntunedKernel):
+class ExactKernel(AbstractMemorylessKernel):
     """A kernel whose every step is an independent draw from the target.
 
     Args:
@@ -120,14 +110,6 @@ class ExactKernel(AbstractUntunedKernel):
     def reports(self) -> tuple[BlockReport, ...]:
         """See `AbstractKernel.reports`."""
         return (BlockReport(block_name(self.target.sites), self.name, self.target.dimension, None, self.reason),)
-
-    def init(self, position: Array, constants: Constants) -> State:
-        """See `AbstractKernel.init`."""
-        return State(position)
-
-    def position(self, state: State) -> Array:
-        """See `AbstractKernel.position`."""
-        return state.position
 
     def step(self, key: Array, state: State, tuning: tuple[()], constants: Constants) -> tuple[State, Info]:
         """See `AbstractKernel.step`."""

@@ -23,7 +23,7 @@ from .base import (
 )
 from .hamiltonian import check_integer
 from .random import fold_in, uniform
-from .untuned import AbstractUntunedKernel
+from .untuned import AbstractMemorylessKernel, State
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,6 @@ class ParticleGibbs(AbstractSampler):
         return ParticleKernel(repr(self), cast(StateSpaceTarget, target), int(self.particles))
 
 
-class State(NamedTuple):
-    """What the kernel carries from step to step.
-
-    Args:
-        position: the trajectory, shape (dimension,).
-    """
-
-    position: Array
-
-
 class Info(NamedTuple):
     """What happened in one step; every field has shape ().
 
@@ -115,7 +105,7 @@ class Cloud(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ParticleKernel(AbstractUntunedKernel):
+class ParticleKernel(AbstractMemorylessKernel):
     """The kernel of `ParticleGibbs`: one pass forward and one back.
 
     Args:
@@ -133,14 +123,6 @@ class ParticleKernel(AbstractUntunedKernel):
         """See `AbstractKernel.reports`."""
         reason = f"conditional sequential Monte Carlo: {self.particles} particles, {self.target.length} states"
         return (BlockReport(block_name(self.target.sites), self.name, self.target.dimension, None, reason),)
-
-    def init(self, position: Array, constants: Constants) -> State:
-        """See `AbstractKernel.init`."""
-        return State(position)
-
-    def position(self, state: State) -> Array:
-        """See `AbstractKernel.position`."""
-        return state.position
 
     def step(self, key: Array, state: State, tuning: tuple[()], constants: Constants) -> tuple[State, Info]:
         """See `AbstractKernel.step`."""

@@ -1,10 +1,10 @@
-"""Kernels that have nothing to learn."""
+"""Kernels that have nothing to learn, and those that have nothing to remember either."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from .base import AbstractKernel, Array
+from .base import AbstractKernel, Array, Constants
 
 
 class AbstractUntunedKernel(AbstractKernel):
@@ -25,3 +25,25 @@ class AbstractUntunedKernel(AbstractKernel):
     def retune(self, tuning: tuple[()], done: int, warmup: int) -> tuple[()]:
         """See `AbstractKernel.retune`."""
         return tuning
+
+
+class State(NamedTuple):
+    """What a kernel carries that looks at nothing but the position.
+
+    Args:
+        position: q, shape (dimension,).
+    """
+
+    position: Array
+
+
+class AbstractMemorylessKernel(AbstractUntunedKernel):
+    """A kernel that carries the position alone from step to step, so that nothing of its state can be stale."""
+
+    def init(self, position: Array, constants: Constants) -> State:
+        """See `AbstractKernel.init`."""
+        return State(position)
+
+    def position(self, state: State) -> Array:
+        """See `AbstractKernel.position`."""
+        return state.position
