@@ -124,6 +124,28 @@ def _log1p_of_fraction(u: Any) -> Any:
     return 2 * s * series
 
 
+def _distance(x: Any, y: Any) -> Any:
+    """The difference x − y; 0 where the two are the same infinity."""
+    return jnp.where((x == y) & jnp.isinf(x), 0, x - y)
+
+
+def _share(_: Any, x: Any, y: Any) -> Any:
+    return _sigmoid(None, _distance(x, y))
+
+
+def _other_share(_: Any, x: Any, y: Any) -> Any:
+    # Through the same exponential as that of the first.
+    distance = _distance(x, y)
+    small = jnp.exp(-jnp.abs(distance))
+    return jnp.where(distance >= 0, small, 1) / (1 + small)
+
+
+@elementwise_rule(_share, _other_share)
+def logaddexp(x: Any, y: Any) -> Any:
+    """log(exp(x) + exp(y)) with the derivatives 1 / (1 + exp(y − x)) and 1 / (1 + exp(x − y))."""
+    return jnp.maximum(x, y) + _log1p_of_fraction(jnp.exp(-jnp.abs(_distance(x, y))))
+
+
 @elementwise_rule(
     lambda value, x, y: jnp.where((x == 0) & (y == 0), 0, jnp.log(y)),
     lambda value, x, y: jnp.where(x == 0, 0, x / jnp.where(x == 0, 1, y)),
@@ -184,6 +206,7 @@ class Rule:
 _RULES: list[Rule] = [
     Rule("logaddexp", (0.0, None), softplus),
     Rule("logaddexp", (None, 0.0), softplus),
+    Rule("logaddexp", (None, None), logaddexp),
     # JAX's own derivatives fail for counts, and are NaN for no events of probability zero.
     Rule("xlogy", (None, None), xlogy),
     Rule("xlog1py", (None, None), xlog1py),

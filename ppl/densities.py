@@ -6,18 +6,27 @@ expression with less to differentiate. Stan's `*_glm` functions do the same job.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
+from jax import lax
 from jax.scipy.special import gammaln
 
-from ..ad.rules import softplus
+from ..ad.rules import logaddexp, softplus
 
 LogDensity = Callable[[Any, Any], Any]
 
 _DENSITIES: dict[type[Any], LogDensity] = {}
+
+_LOG_2PI = float(np.log(2 * np.pi))
+
+# Supports with nothing outside.
+_REAL = (dist.constraints.real, dist.constraints.real_vector)
 
 
 def register_log_density(family: type[Any]) -> Callable[[LogDensity], LogDensity]:
@@ -43,10 +52,28 @@ def register_log_density(family: type[Any]) -> Callable[[LogDensity], LogDensity
     return register
 
 
-def log_density(distribution: Any, value: Any) -> Any:
-    """The log density of each element of a value in the support."""
+def log_density(distribution: Any, value: Any, *, inside: bool = True) -> Any:
+    """The log density of each element of a value; of batches and groups of independent elements, too.
+
+    Args:
+        distribution: of `numpyro.distributions`.
+        value: of the batch and event shape of the distribution.
+        inside: whether the value is known to lie in the support, so that nobody need look.
+
+    Returns:
+        Of the batch shape; −inf outside the support.
+    """
+    if type(distribution) is dist.ExpandedDistribution:
+        batch = jnp.shape(value)[: jnp.ndim(value) - distribution.event_dim]
+        return jnp.broadcast_to(log_density(distribution.base_dist, value, inside=inside), batch)
+    if type(distribution) is dist.Independent:
+        terms = log_density(distribution.base_dist, value, inside=inside)
+        return jnp.sum(terms, axis=tuple(range(-distribution.reinterpreted_batch_ndims, 0)))
     known = _DENSITIES.get(type(distribution))
-    return distribution.log_prob(value) if known is None else known(distribution, value)
+    if known is None:
+        return distribution.log_prob(value)
+    term = known(distribution, value)
+    return term if inside or distribution.support in _REAL else jnp.where(distribution.support(value), term, -jnp.inf)
 
 
 @register_log_density(dist.BernoulliLogits)
@@ -72,3 +99,131 @@ def _inverse_gamma(distribution: Any, value: Any) -> Any:
     # In the value itself; NumPyro's goes through its reciprocal and a Jacobian.
     shape, rate = distribution.concentration, distribution.rate
     return shape * jnp.log(rate) - gammaln(shape) - (shape + 1) * jnp.log(value) - rate / value
+
+
+def _standard_normal(z: Any, log_scale: Any) -> Any:
+    return -0.5 * jnp.square(z) - (log_scale + 0.5 * _LOG_2PI)
+
+
+@register_log_density(dist.Normal)
+def _normal(distribution: Any, value: Any) -> Any:
+    # One division a scale, not one a value.
+    scale = distribution.scale
+    return _standard_normal((value - distribution.loc) * (1 / scale), jnp.log(scale))
+
+
+@register_log_density(dist.LogNormal)
+def _log_normal(distribution: Any, value: Any) -> Any:
+    log_value = jnp.log(value)
+    return _normal(distribution.base_dist, log_value) - log_value
+
+
+@register_log_density(dist.HalfNormal)
+def _half_normal(distribution: Any, value: Any) -> Any:
+    scale = distribution.scale
+    return _standard_normal(value * (1 / scale), jnp.log(0.5 * scale))
+
+
+@register_log_density(dist.Cauchy)
+def _cauchy(distribution: Any, value: Any) -> Any:
+    scale = distribution.scale
+    return -jnp.log1p(jnp.square((value - distribution.loc) * (1 / scale))) - jnp.log(np.pi * scale)
+
+
+@register_log_density(dist.HalfCauchy)
+def _half_cauchy(distribution: Any, value: Any) -> Any:
+    scale = distribution.scale
+    return -jnp.log1p(jnp.square(value * (1 / scale))) - jnp.log(0.5 * np.pi * scale)
+
+
+@register_log_density(dist.Exponential)
+def _exponential(distribution: Any, value: Any) -> Any:
+    return jnp.log(distribution.rate) - distribution.rate * value
+
+
+@register_log_density(dist.StudentT)
+def _student_t(distribution: Any, value: Any) -> Any:
+    df, scale = distribution.df, distribution.scale
+    half = 0.5 * (df + 1)
+    normalizer = gammaln(0.5 * df) - gammaln(half) + 0.5 * jnp.log(np.pi * df) + jnp.log(scale)
+    return -half * jnp.log1p(jnp.square((value - distribution.loc) * (1 / scale)) / df) - normalizer
+
+
+@register_log_density(dist.GaussianRandomWalk)
+def _gaussian_random_walk(distribution: Any, value: Any) -> Any:
+    scale, steps = distribution.scale, jnp.shape(value)[-1]
+    squares = jnp.square(value[..., 0]) + jnp.sum(jnp.square(value[..., 1:] - value[..., :-1]), axis=-1)
+    return -0.5 * squares * jnp.square(1 / scale) - steps * (jnp.log(scale) + 0.5 * _LOG_2PI)
+
+
+@jax.custom_jvp
+def _gaussian(centred: Any, covariance: Any) -> Any:
+    """Log N(r; 0, Σ) of rows r, shape (..., n), with the derivative in Σ itself and not in its factor.
+
+        d log N = −α'dr + ½ (α'dΣ α − tr Σ⁻¹ dΣ),    α = Σ⁻¹ r
+
+    Source: Rasmussen and Williams (2006), "Gaussian Processes for Machine Learning", equation 5.9.
+    """
+    return _factored(centred, covariance)[0]
+
+
+def _factored(centred: Any, covariance: Any) -> tuple[Any, Any, Any]:
+    """The log density, L⁻¹r and L for Σ = LL'."""
+    rows, size = jnp.reshape(centred, (-1, centred.shape[-1])), centred.shape[-1]
+    # LAPACK wants columns, the rest of a program rows: transposed, the symmetric matrix need not be copied.
+    factor = lax.linalg.cholesky(covariance.T, symmetrize_input=False)
+    white = lax.linalg.triangular_solve(factor, rows.T, left_side=True, lower=True).T.reshape(centred.shape)
+    constant = jnp.sum(jnp.log(jnp.diagonal(factor))) + 0.5 * size * _LOG_2PI
+    return -0.5 * jnp.sum(jnp.square(white), axis=-1) - constant, white, factor
+
+
+@_gaussian.defjvp
+def _change_of_gaussian(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (centred, covariance), (change, widening) = primals, tangents
+    value, white, factor = _factored(centred, covariance)
+    unit = jnp.eye(centred.shape[-1], dtype=factor.dtype)
+    inverse = lax.linalg.triangular_solve(factor, unit, left_side=True, lower=True)
+    # L'⁻¹ by rows, which is L⁻¹ by columns; without the barrier XLA copies it to multiply what is slower.
+    rows = lax.optimization_barrier(inverse.T)
+    alpha = white @ rows.T
+    slope = 0.5 * (alpha[..., :, None] * alpha[..., None, :] - rows @ rows.T)
+    return value, jnp.sum(slope * widening, axis=(-2, -1)) - jnp.sum(alpha * change, axis=-1)
+
+
+@register_log_density(dist.MultivariateNormal)
+def _multivariate_normal(distribution: Any, value: Any) -> Any:
+    covariance = vars(distribution).get("covariance_matrix")
+    if covariance is None or jnp.ndim(covariance) > 2:
+        return distribution.log_prob(value)
+    centred = value - distribution.loc
+    dtype = jnp.result_type(centred, covariance)
+    return _gaussian(centred.astype(dtype), covariance.astype(dtype))
+
+
+# Families whose elements depend on the elements of their parameters, and are made from these alone.
+_ELEMENTWISE = (dist.Normal, dist.LogNormal, dist.HalfNormal, dist.Cauchy, dist.HalfCauchy, dist.Exponential,
+                dist.StudentT, dist.InverseGamma, dist.BernoulliLogits)  # fmt: skip
+
+# Mixtures of up to so many components are written out.
+_COMPONENTS = 8
+
+
+@register_log_density(dist.MixtureSameFamily)
+def _mixture(distribution: Any, value: Any) -> Any:
+    # Component by component: an array with the components as its last axis, two numbers long, is slow to walk.
+    mixing, family = distribution.mixing_distribution, distribution.component_distribution
+    if type(family) is dist.ExpandedDistribution:
+        family = family.base_dist
+    if type(family) not in _ELEMENTWISE or distribution.mixture_size > _COMPONENTS:
+        return distribution.log_prob(value)
+    weights = jax.nn.log_softmax(mixing.logits)
+    terms = []
+    for k in range(distribution.mixture_size):
+        parameters = {name: _component(parameter, k) for name, parameter in family.get_args().items()}
+        terms.append(weights[..., k] + log_density(type(family)(**parameters, validate_args=False), value))
+    return functools.reduce(logaddexp, terms)
+
+
+def _component(parameter: Any, k: int) -> Any:
+    shape = jnp.shape(parameter)
+    return parameter[..., k if shape[-1] > 1 else 0] if shape else parameter

@@ -167,8 +167,11 @@ class Recorder(AbstractInterpreter):
     def _add_term(self, name: str, distribution: Distribution, value: Any, *, latent: bool) -> None:
         if not self.with_terms:
             return
+        # Bijections keep latent values in the support, and data have been checked; a value that the model computes from
+        # latent ones can be anywhere.
+        inside = latent or not isinstance(value, jax.core.Tracer)
         # As a JAX array: some supports are checked with NumPy where the value is NumPy's, tracer or not.
-        term = log_density(distribution, jnp.asarray(value))
+        term = log_density(distribution, jnp.asarray(value), inside=inside)
         if latent and is_discrete(distribution):
             # A bijection keeps continuous values in their support; whole numbers can be proposed anywhere.
             term = jnp.where(distribution.support(value), term, -jnp.inf)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dualtape.ad import AutoForward, AutoReverse, value_and_gradient
 from dualtape.ad import rules as registry
-from dualtape.ad.rules import Rule, elementwise_rule, register_rule, softplus, xlog1py, xlogy
+from dualtape.ad.rules import Rule, elementwise_rule, logaddexp, register_rule, softplus, xlog1py, xlogy
 from jax import lax
 from scipy import special
 
@@ -126,11 +126,33 @@ def test_a_registered_rule_comes_before_the_older_ones(clean_registry):
         register_rule("logaddexp")
 
 
-def test_two_arguments_that_move_keep_jaxs_own_rule():
-    x = np.array([1.0, 3.0])
-    for adtype in MODES:
-        _, gradient = value_and_gradient(lambda x: jnp.logaddexp(x[0], x[1]), adtype, x)
-        np.testing.assert_allclose(gradient, special.softmax(x))
+PAIRS = [
+    (1.0, 3.0), (3.0, 1.0), (2.0, 2.0), (-1000.0, 5.0), (5.0, 1000.0), (-np.inf, 0.5), (np.inf, 1.0), (-np.inf, np.inf)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("adtype", MODES, ids=repr)
+def test_both_arguments_of_logaddexp_may_move(pair, adtype):
+    value, gradient = value_and_gradient(lambda x: jnp.logaddexp(x[0], x[1]), adtype, np.array(pair))
+    np.testing.assert_allclose(value, np.logaddexp(*pair), rtol=1e-15)
+    np.testing.assert_allclose(gradient, [special.expit(pair[0] - pair[1]), special.expit(pair[1] - pair[0])])
+
+
+@pytest.mark.parametrize("adtype", MODES, ids=repr)
+def test_logaddexp_of_the_same_infinities(adtype):
+    for both in (-np.inf, np.inf):
+        value, gradient = value_and_gradient(lambda x: jnp.logaddexp(x[0], x[1]), adtype, np.array([both, both]))
+        assert value == both
+        np.testing.assert_array_equal(gradient, [0.5, 0.5])
+
+
+@pytest.mark.parametrize("x", [-2.0, 0.0, 1.5])
+def test_second_derivatives_are_right_where_the_branches_of_a_rule_meet(x):
+    slope = special.expit(x) * special.expit(-x)
+    np.testing.assert_allclose(jax.hessian(softplus)(x), slope, rtol=1e-14)
+    expected = slope * np.array([[1, -1], [-1, 1]])
+    np.testing.assert_allclose(jax.hessian(lambda z: logaddexp(z[0], z[1]))(np.array([x, 0.0])), expected, rtol=1e-14)
 
 
 def test_softplus_is_right_to_the_last_bits():
