@@ -16,69 +16,74 @@ A backend owes one of two primitives, a *pushforward* (Jacobian times tangents, 
 This layer knows JAX alone, neither samplers nor models.
 """
 
-from .adtypes import (
-    AbstractADType,
-    AbstractBackend,
-    AbstractForwardBackend,
-    AbstractReverseBackend,
-    AbstractRule,
-    Choice,
-    Measurement,
-)
-from .black_box import black_box
-from .enzyme.backend import AutoEnzyme, AutoEnzymeForward
-from .errors import DifferentiationError, PreparationError
-from .fastest import AutoFastest
-from .finite_difference import (
-    AbstractScheme,
-    AutoFiniteDiff,
-    CentralDifference,
-    ComplexStep,
-    ForwardDifference,
-    Ridders,
-)
-from .forward import AutoForward
-from .gradient import PreparedGradient, prepare_gradient, value_and_gradient
-from .hessian import (
-    PreparedHessian,
-    PreparedHVP,
-    gradient_and_hvp,
-    hessian,
-    hvp,
-    prepare_hessian,
-    prepare_hvp,
-    value_gradient_and_hessian,
-)
-from .measuring.benchmarking import benchmark_gradients
-from .measuring.checking import check_gradients
-from .mixed import as_jax_function, differentiate_with
-from .operators import (
-    PreparedDerivative,
-    PreparedJacobian,
-    PreparedPullback,
-    PreparedPushforward,
-    derivative,
-    gradient,
-    jacobian,
-    prepare_derivative,
-    prepare_jacobian,
-    prepare_pullback,
-    prepare_pushforward,
-    pullback,
-    pushforward,
-    value_and_derivative,
-    value_and_jacobian,
-    value_and_pullback,
-    value_and_pushforward,
-)
-from .reverse import AutoReverse, RecomputeLoops, SegmentLoops
-from .routing import AutoByDimension, current_adtype, default_adtype, set_default_adtype
-from .rules import Rule, elementwise_rule, register_rule
-from .second_order import SecondOrder
-from .sparse import AutoSparse
-from .symbolic.backend import AutoSymbolic
-from .tape import AutoTape
-from .taylor import taylor
+from typing import TYPE_CHECKING
+
+from .lazy import import_lazily
+
+if TYPE_CHECKING:
+    from .adtypes import (
+        AbstractADType,
+        AbstractBackend,
+        AbstractForwardBackend,
+        AbstractReverseBackend,
+        AbstractRule,
+        Choice,
+        Measurement,
+    )
+    from .black_box import black_box
+    from .enzyme.backend import AutoEnzyme, AutoEnzymeForward
+    from .errors import DifferentiationError, PreparationError
+    from .fastest import AutoFastest
+    from .finite_difference import (
+        AbstractScheme,
+        AutoFiniteDiff,
+        CentralDifference,
+        ComplexStep,
+        ForwardDifference,
+        Ridders,
+    )
+    from .forward import AutoForward
+    from .gradient import PreparedGradient, prepare_gradient, value_and_gradient
+    from .hessian import (
+        PreparedHessian,
+        PreparedHVP,
+        gradient_and_hvp,
+        hessian,
+        hvp,
+        prepare_hessian,
+        prepare_hvp,
+        value_gradient_and_hessian,
+    )
+    from .measuring.benchmarking import benchmark_gradients
+    from .measuring.checking import check_gradients
+    from .mixed import as_jax_function, differentiate_with
+    from .operators import (
+        PreparedDerivative,
+        PreparedJacobian,
+        PreparedPullback,
+        PreparedPushforward,
+        derivative,
+        gradient,
+        jacobian,
+        prepare_derivative,
+        prepare_jacobian,
+        prepare_pullback,
+        prepare_pushforward,
+        pullback,
+        pushforward,
+        value_and_derivative,
+        value_and_jacobian,
+        value_and_pullback,
+        value_and_pushforward,
+    )
+    from .reverse import AutoReverse, RecomputeLoops, SegmentLoops
+    from .routing import AutoByDimension, current_adtype, default_adtype, set_default_adtype
+    from .rules import Rule, elementwise_rule, register_rule
+    from .second_order import SecondOrder
+    from .sparse import AutoSparse
+    from .symbolic.backend import AutoSymbolic
+    from .tape import AutoTape
+    from .taylor import taylor
 
 __all__ = [
     "AbstractADType",
@@ -149,3 +154,98 @@ __all__ = [
     "value_and_pushforward",
     "value_gradient_and_hessian",
 ]
+
+import_lazily(
+    __name__,
+    {
+        "adtypes": (
+            "AbstractADType",
+            "AbstractBackend",
+            "AbstractForwardBackend",
+            "AbstractReverseBackend",
+            "AbstractRule",
+            "Choice",
+            "Measurement",
+        ),
+        "black_box": ("black_box",),
+        "enzyme.backend": (
+            "AutoEnzyme",
+            "AutoEnzymeForward",
+        ),
+        "errors": (
+            "DifferentiationError",
+            "PreparationError",
+        ),
+        "fastest": ("AutoFastest",),
+        "finite_difference": (
+            "AbstractScheme",
+            "AutoFiniteDiff",
+            "CentralDifference",
+            "ComplexStep",
+            "ForwardDifference",
+            "Ridders",
+        ),
+        "forward": ("AutoForward",),
+        "gradient": (
+            "PreparedGradient",
+            "prepare_gradient",
+            "value_and_gradient",
+        ),
+        "hessian": (
+            "PreparedHessian",
+            "PreparedHVP",
+            "gradient_and_hvp",
+            "hessian",
+            "hvp",
+            "prepare_hessian",
+            "prepare_hvp",
+            "value_gradient_and_hessian",
+        ),
+        "measuring.benchmarking": ("benchmark_gradients",),
+        "measuring.checking": ("check_gradients",),
+        "mixed": (
+            "as_jax_function",
+            "differentiate_with",
+        ),
+        "operators": (
+            "PreparedDerivative",
+            "PreparedJacobian",
+            "PreparedPullback",
+            "PreparedPushforward",
+            "derivative",
+            "gradient",
+            "jacobian",
+            "prepare_derivative",
+            "prepare_jacobian",
+            "prepare_pullback",
+            "prepare_pushforward",
+            "pullback",
+            "pushforward",
+            "value_and_derivative",
+            "value_and_jacobian",
+            "value_and_pullback",
+            "value_and_pushforward",
+        ),
+        "reverse": (
+            "AutoReverse",
+            "RecomputeLoops",
+            "SegmentLoops",
+        ),
+        "routing": (
+            "AutoByDimension",
+            "current_adtype",
+            "default_adtype",
+            "set_default_adtype",
+        ),
+        "rules": (
+            "Rule",
+            "elementwise_rule",
+            "register_rule",
+        ),
+        "second_order": ("SecondOrder",),
+        "sparse": ("AutoSparse",),
+        "symbolic.backend": ("AutoSymbolic",),
+        "tape": ("AutoTape",),
+        "taylor": ("taylor",),
+    },
+)

@@ -13,6 +13,7 @@ from jax import lax
 from ..equations import bind
 from .jacobians import Columns, Entries, Term, add, entries_at
 from .numbers import Dual, stretched
+from .on_host import on_host
 
 Move = Callable[[Any], Any]
 
@@ -44,8 +45,7 @@ def moved(
         return Entries(term.rows, np.zeros(size, int), moved)
     if term.known:
         try:
-            with jax.ensure_compile_time_eval():
-                return entries_at(np.asarray((move_position or move)(jnp.asarray(term.rows[term.position]))), moved)
+            return entries_at(on_host(move_position or move, term.rows[term.position]), moved)
         except jax.errors.TracerArrayConversionError:
             pass  # the operation itself depends on data, such as an index
     return Entries(term.rows, (move_position or move)(jnp.asarray(term.position)), moved)

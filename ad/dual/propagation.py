@@ -19,6 +19,7 @@ from .jacobians import Array, Columns, gather_columns, identity, to_dense
 from .loops import LOOPS
 from .movement import MOVEMENTS
 from .numbers import Dual
+from .on_host import MOVES, on_host
 from .scatter import SCATTERS
 
 # What is known while tracing is computed while tracing, up to this size: indices and masks, mostly.
@@ -112,7 +113,10 @@ def _apply(equation: Any, operands: list[Dual]) -> list[Dual]:
 def _evaluate(equation: Any, operands: list[Dual]) -> list[Any]:
     values = [operand.value for operand in operands]
     small = all(np.prod(shaped(var)[0], dtype=int) <= _FOLDED_SIZE for var in equation.outvars)
-    if small and equation.primitive.name in _FOLDED and all(isinstance(value, np.ndarray) for value in values):
+    known = small and all(isinstance(value, np.ndarray) for value in values)
+    if known and equation.primitive.name in MOVES and len(values) == 1:
+        return [on_host(lambda value: bind(equation, [value])[0], values[0])]
+    if known and equation.primitive.name in _FOLDED:
         with jax.ensure_compile_time_eval():
             return [np.asarray(value) for value in bind(equation, [jnp.asarray(value) for value in values])]
     return bind(equation, values)
