@@ -11,7 +11,7 @@ PACKAGES := ad samplers ppl models
 export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo test verify test-oldest check bench bench-ad format clean setup
+.PHONY: demo test verify test-oldest check bench bench-peers bench-ad format clean setup setup-bench setup-stan
 
 setup: $(VENV)/.installed
 
@@ -46,11 +46,35 @@ check: setup
 	cd $(VENV)/typing && MYPYPATH=. ../bin/mypy --config-file dualtape/pyproject.toml -m dualtape $(PACKAGES:%=-p dualtape.%)
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
-bench: setup
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+# Small programs first, then whole runs beside the peers; results in benchmarks/results/.
+bench: setup-bench
 	$(BIN)/python benchmarks/leapfrog.py
 	$(BIN)/python benchmarks/logistic.py
 	$(BIN)/python benchmarks/gibbs.py
+	$(BIN)/python benchmarks/gradients.py
+	$(MAKE) bench-peers
+
+# dualtape beside NumPyro, BlackJAX, nutpie and Stan, some hours; goes on where it was stopped. A part of it:
+# make bench-peers BENCH_OPTIONS="--models garch,radon --systems dualtape,blackjax --repeats 1 --output /tmp/part"
+bench-peers: setup-bench setup-stan
+	$(BIN)/python -m benchmarks.peers $(BENCH_OPTIONS)
+
+setup-bench: $(VENV)/.installed-bench
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@
+
+# Without Python 3.11 or a C++ compiler the benchmark says so and leaves Stan out.
+STAN_PYTHON ?= python3.11
+setup-stan: .venv-stan/.installed
+
+.venv-stan/.installed: benchmarks/peers/requirements-stan.txt
+	@if $(STAN_PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 \
+		&& command -v g++ >/dev/null; then \
+		echo "Setting up .venv-stan ..." && $(STAN_PYTHON) -m venv --clear .venv-stan \
+		&& .venv-stan/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@; \
+	else echo "Stan is left out: it needs Python 3.11 ($(STAN_PYTHON)) and the compiler g++."; fi
 
 # Every AD backend on the catalogue of gradient scenarios; results in bench-ad-output/. It takes some eleven minutes.
 bench-ad: setup

@@ -17,8 +17,31 @@ supports and bijections are those of `numpyro.distributions`.
 Only `inference` knows samplers.
 """
 
-from .inference import sample
-from .language import deterministic, factor, plate, rv
-from .model import BoundModel, Model, model
+from typing import TYPE_CHECKING
+
+from ..ad.lazy import import_lazily
+
+if TYPE_CHECKING:
+    from .inference import sample
+    from .language import deterministic, factor, plate, rv
+    from .model import BoundModel, Model, model
 
 __all__ = ["BoundModel", "Model", "deterministic", "factor", "model", "plate", "rv", "sample"]
+
+import_lazily(
+    __name__,
+    {
+        "inference": ("sample",),
+        "language": (
+            "deterministic",
+            "factor",
+            "plate",
+            "rv",
+        ),
+        "model": (
+            "BoundModel",
+            "Model",
+            "model",
+        ),
+    },
+)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import secrets
+import sys
+import threading
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -20,24 +23,28 @@ from ..ad.adtypes import AbstractADType, check_adtype
 from ..ad.measuring.auditing import auditing
 from ..ad.routing import default_adtype
 from ..samplers.base import AbstractKernel
-from ..samplers.chains import Draws, Settings, run_chains
-from ..samplers.compilation import compile_chain
+from ..samplers.chains import TRIES, Draws, Settings
 from ..samplers.composition import Sampler, build_kernel
+from ..samplers.executables import compile_soon, remembering
 from ..samplers.nuts import NUTS
+from ..samplers.parallel import AbstractParallel, Compiled, NoStartError, usual_parallel
 from ..samplers.progress import display
 from ..samplers.random import chain_key
+from ..samplers.stopping import Until
 from .arguments import check_model_and_sampler
 from .arviz import to_arviz
 from .checks import check_given, check_sampleable
-from .initialization import check_initial_values, find_start
+from .constrained import Batch, ConstrainedValues
+from .identity import Lent, run_identity, with_data
+from .initialization import check_initial_values, explain_failure, proposals
 from .interpreters import Trace, discover
 from .log_density import TracedModel, trace_model
 from .model import BoundModel
 
 HostArray = np.ndarray[Any, Any]
 
-# How many numbers the constrained values of one batch of draws may hold: 64 MB of them.
-_BATCH_NUMBERS = 1 << 23
+# The kernels and the values of the runs before this one, by `run_identity`.
+_ready = remembering(64)
 
 # More trajectories than these at the depth limit are worth a word.
 _LIMITED_SHARE = 0.05
@@ -67,6 +74,8 @@ def sample(
     progress: bool = True,
     precision: str = "float64",
     audit: bool = False,
+    until: Until | None = None,
+    parallel: AbstractParallel | None = None,
 ) -> Any:
     """Draw from the posterior distribution of a model.
 
@@ -78,7 +87,7 @@ def sample(
         sampler: `NUTS()` by default.
         draws: to keep from each chain.
         warmup: steps before them, in which the sampler adapts; they are dropped.
-        chains: how many; run in parallel on the cores there are.
+        chains: how many.
         seed: a non-negative integer; the same seed gives the same draws, and chain i depends on `seed` and i only.
             None draws one, which the result records.
         adtype: how to differentiate wherever the sampler names no adtype; None means the global default.
@@ -89,6 +98,11 @@ def sample(
         precision: "float64" or "float32"; the setting of JAX outside this call is left alone.
         audit: compare the gradient with another mode's at one draw in twenty or so, and record the relative difference
             as `gradient_error` in `sample_stats`, NaN elsewhere. A difference beyond rounding is warned of.
+        until: stop before `draws` draws, as soon as effective sample size and R-hat are good enough:
+            `until=Until(ess=400, rhat=1.01)`.
+        parallel: how chains share the machine: `Threads()`, a thread a chain, which is the default on a CPU, or
+            `Vectorized()`, all in one program, which is the default on an accelerator. The draws of both are the same
+            but for rounding, which NUTS makes grow along a chain.
 
     Returns:
         An ArviZ object (`DataTree`, or `InferenceData` before ArviZ 1.0) with the groups `posterior`,
@@ -106,43 +120,117 @@ def sample(
     """
     sampler = NUTS() if sampler is None else sampler
     _check_arguments(model, sampler, draws=draws, warmup=warmup, chains=chains, thin=thin, seed=seed, audit=audit)
+    if not (until is None or isinstance(until, Until)):
+        raise TypeError(f"sample: until must be Until(ess=..., rhat=...) or None, got {until!r}.")
+    if not (parallel is None or isinstance(parallel, AbstractParallel)):
+        raise TypeError(f"sample: parallel must be Threads(), Vectorized() or None, got {parallel!r}.")
     if precision not in ("float64", "float32"):
         raise ValueError(f"sample: precision must be 'float64' or 'float32', got {precision!r}.")
     seed = secrets.randbits(32) if seed is None else int(seed)
     default: AbstractContextManager[None] = (
         nullcontext() if adtype is None else default_adtype(check_adtype(adtype, "sample: adtype"))
     )
-    settings = Settings(draws, warmup, thin)
+    settings = Settings(draws, warmup, thin, until)
+    way = usual_parallel() if parallel is None else parallel
     x64 = precision == "float64"
-    with jax.enable_x64(x64), default, auditing(audit), display(progress, chains, warmup, draws * thin) as shown:
+    shown_as = display(progress, chains, warmup, draws * thin, way.lines(chains))
+    with jax.enable_x64(x64), default, auditing(audit), shown_as as shown:
         started = time.perf_counter()
         found = discover(model, check_given)
         check_sampleable(found, model.name)
         given = check_initial_values(model, init, found, chains)
         shown.compiling()
         traced = trace_model(model, found)
-        whole = traced.density.restrict(traced.density.sites)
         dtype = np.dtype(precision)
-        kernel = build_kernel(sampler, traced.density, dtype)
-        compiled = compile_chain(kernel, whole, traced.data, dtype, settings.longest)
+        compiled, constrained = _programs(traced, sampler, settings, chains, way, dtype, audit=audit)
         compile_seconds = time.perf_counter() - started
-        starts = [
-            find_start(model, traced, given[i], np.random.default_rng([seed, i]), compiled.init, dtype)
-            for i in range(chains)
-        ]
+        rngs = (np.random.default_rng([seed, i]) for i in range(chains))
+        proposed = [proposals(model, traced, own, rng, dtype) for own, rng in zip(given, rngs, strict=True)]
+        try:
+            starts = way.start(compiled, proposed, TRIES if compiled.kernel.trial(warmup) else 1)
+        except NoStartError as error:
+            raise ValueError(explain_failure(traced, error.position, given[error.chain])) from None
         keys = [chain_key(seed, i) for i in range(chains)]
-        drawn = run_chains(compiled, starts, keys, settings, shown, x64)
+        drawn = way.run(compiled, starts, keys, settings, shown, x64)
         attrs = {
             "sampler": repr(sampler),
             "seed": seed,
             "seconds_compile": compile_seconds,
             "seconds_warmup": drawn.warmup_seconds,
             "seconds_sampling": drawn.sampling_seconds,
+            "gradients_warmup": drawn.warmup_gradients,
         }
-        result = _to_result(model, found, traced, kernel, drawn, attrs, settings)
-    _warn(drawn, settings, kernel)
-    _warn_of_gradients(drawn, kernel, np.dtype(precision))
+        posterior = constrained()(drawn.positions, traced.data)
+        result = _to_result(model, found, traced, compiled.kernel, drawn, posterior, attrs, settings)
+    _warn(drawn, settings, compiled.kernel)
+    _warn_of_gradients(drawn, compiled.kernel, np.dtype(precision))
     return result
+
+
+def _programs(
+    traced: TracedModel,
+    sampler: Sampler,
+    settings: Settings,
+    chains: int,
+    parallel: AbstractParallel,
+    dtype: Any,
+    *,
+    audit: bool,
+) -> tuple[Compiled, Callable[[], ConstrainedValues]]:
+    """The compiled kernel, and a function that waits for the values.
+
+    They are those of an earlier run, if it was the same but for its data and length.
+    """
+    identity = run_identity(traced, sampler, dtype, audit, parallel.signature(chains, settings.longest))
+    batch = Batch.of(traced, chains * settings.draws, dtype)
+    known: Compiled | None = _ready.get(identity) if identity else None
+    if known is not None:
+        return known.with_data(traced.data), _begin_values(batch, identity)
+    lent = Lent(traced.data)
+    density = with_data(traced.density, lent)
+    kernel = build_kernel(sampler, density, dtype)
+    whole = density.restrict(density.sites)
+    values: list[Callable[[], ConstrainedValues]] = []
+
+    def meanwhile() -> None:
+        values.append(_begin_values(batch, identity))
+        _import_arviz()
+
+    compiled = parallel.compile(kernel, whole, traced.data, dtype, chains, settings.longest, meanwhile)
+    # A kernel that was made from the values of data is that of these data.
+    if identity and compiled.reusable and not lent.was_read:
+        lent.take_back()
+        _ready.put(identity, compiled.with_data(()))
+    return compiled, values[0]
+
+
+def _begin_values(batch: Batch, identity: Hashable | None) -> Callable[[], ConstrainedValues]:
+    """Begin to compile the values of draws, which nobody needs before they are drawn."""
+    known: ConstrainedValues | None = _ready.get((identity, batch.rows)) if identity else None
+    if known is not None:
+        return lambda: known
+    pending = compile_soon(batch.values, *batch.arguments)
+
+    def finish() -> ConstrainedValues:
+        program = pending.result()
+        found = ConstrainedValues(batch.rows, batch.shapes, program.call)
+        if identity and program.reusable:
+            _ready.put((identity, batch.rows), found)
+        return found
+
+    return finish
+
+
+def _import_arviz() -> None:
+    """Begin to import what the result will need, which takes as long as compiling a small model."""
+    name = "xarray" if importlib.util.find_spec("arviz_base") is None else "arviz_base"
+
+    def import_it() -> None:
+        with suppress(Exception):  # what is wrong shows where it is needed
+            importlib.import_module(name)
+
+    if name not in sys.modules:
+        threading.Thread(target=import_it, name=f"import {name}").start()
 
 
 def _to_result(
@@ -151,6 +239,7 @@ def _to_result(
     traced: TracedModel,
     kernel: AbstractKernel,
     drawn: Draws,
+    posterior: dict[str, HostArray],
     attrs: dict[str, Any],
     settings: Settings,
 ) -> Any:
@@ -183,32 +272,12 @@ def _to_result(
     }
     observed = {name: np.asarray(value) for name, value in traced.observed.items()}
     groups = {
-        "posterior": _constrained(traced, drawn.positions),
+        "posterior": posterior,
         "sample_stats": drawn.statistics,
         "observed_data": observed,
         "constant_data": {name: np.asarray(value) for name, (value, _) in found.fixed.items()},
     }
     return to_arviz(groups, dims=dims, coords=coords, attrs=attrs)
-
-
-def _constrained(traced: TracedModel, positions: HostArray) -> dict[str, HostArray]:
-    """Constrained values of all draws, shape (chains, draws, ...).
-
-    All draws at once where memory allows, which is an order of magnitude faster than a loop over them.
-    """
-    values = jax.jit(jax.vmap(traced.constrained, in_axes=(0, *(None for _ in traced.data))))
-    flat = positions.reshape(-1, positions.shape[-1])
-    one = jax.eval_shape(traced.constrained, flat[0], *traced.data)
-    batch = max(1, _BATCH_NUMBERS // (flat.shape[1] + sum(value.size for value in one.values())))
-    parts = [values(flat[i : i + batch], *traced.data) for i in range(0, len(flat), batch)]
-    return {
-        name: _joined([np.asarray(part[name]) for part in parts]).reshape(*positions.shape[:2], *value.shape)
-        for name, value in one.items()
-    }
-
-
-def _joined(parts: list[HostArray]) -> HostArray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _warn_of_standstill(drawn: Draws, kernel: AbstractKernel) -> None:
@@ -247,6 +316,13 @@ def _warn(drawn: Draws, settings: Settings, kernel: AbstractKernel) -> None:
             f"{limited:.0%} of the trajectories stopped at the limit of max_tree_depth, before they turned back: the "
             f"draws are right but mix slowly. Rescale or reparameterise the model, use metric=DenseMetric(), or raise "
             f"max_tree_depth.",
+            SamplingWarning,
+            stacklevel=3,
+        )
+    if settings.until and drawn.finished and not drawn.reached:
+        warnings.warn(
+            f"{settings.draws} draws from each of {chains} chain(s) were not enough to reach {settings.until!r}. Raise "
+            f"draws, or look at what mixes slowly (az.summary).",
             SamplingWarning,
             stacklevel=3,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -61,7 +61,8 @@ def check_initial_values(
             raise ValueError(f"init: site '{name}' has a value that is not finite; give finite numbers.")
         for chain in range(chains):
             per_chain[chain][name] = value[chain]
-    for given in per_chain:
+    alike = all(np.shape(value) == latent[name].shape for name, value in init.items())
+    for given in per_chain[:1] if alike else per_chain:
         # Conditioned on its initial values a model has them checked like data, where the rest does not matter.
         discover(model.condition(given), functools.partial(_check_if_given, given), concrete=True)
     return per_chain
@@ -73,15 +74,10 @@ def _check_if_given(given: dict[str, Any], title: str, name: str, distribution: 
         check_initial(name, distribution, value)
 
 
-def find_start(
-    model: BoundModel,
-    traced: TracedModel,
-    given: dict[str, Any],
-    rng: np.random.Generator,
-    init: Callable[[HostArray], tuple[Any, Any, bool]],
-    dtype: Any,
-) -> Any:
-    """The beginning of a chain at a position where the log density and its gradient are finite.
+def proposals(
+    model: BoundModel, traced: TracedModel, given: dict[str, Any], rng: np.random.Generator, dtype: Any
+) -> Iterator[HostArray]:
+    """Positions where a chain may start, shape (dimension,) each; it does so at the first that has a finite density.
 
     Sites without an initial value are drawn from Uniform(−2, 2) in unconstrained space, discrete ones from their
     distributions given the sites before them, up to 100 times.
@@ -91,25 +87,20 @@ def find_start(
         traced: the same, traced.
         given: constrained values by site.
         rng: of this chain.
-        init: from a position to the beginning of a chain there, the log density, and whether a chain can start.
         dtype: of positions.
-
-    Raises:
-        ValueError: if no such position was found; it says what each term of the log density was.
     """
     coordinates = traced.density.coordinates
-    everything_given = given.keys() >= coordinates.shapes.keys()
-    position = np.zeros(coordinates.dimension, dtype)
-    for _ in range(1 if everything_given else ATTEMPTS):
+    for _ in range(1 if _everything(traced, given) else ATTEMPTS):
         position = rng.uniform(-RADIUS, RADIUS, coordinates.dimension).astype(dtype)
         if given or traced.density.discrete:
             parts = dict(zip(coordinates.shapes, coordinates.split(position), strict=True))
             parts |= unconstrain(model, given, functools.partial(_drawn, parts, rng))
             position = np.asarray(coordinates.join(list(parts.values())), dtype)
-        start, _, sound = init(position)
-        if sound:
-            return start
-    raise ValueError(_explain(traced, position, sorted(given), everything_given))
+        yield position
+
+
+def _everything(traced: TracedModel, given: dict[str, Any]) -> bool:
+    return given.keys() >= traced.density.coordinates.shapes.keys()
 
 
 def _drawn(parts: dict[str, Any], rng: np.random.Generator, name: str, distribution: Distribution) -> Any:
@@ -119,13 +110,14 @@ def _drawn(parts: dict[str, Any], rng: np.random.Generator, name: str, distribut
     return distribution.sample(jax.random.key(int(rng.integers(2**31)))).astype(parts[name].dtype)
 
 
-def _explain(traced: TracedModel, position: HostArray, given: list[str], everything_given: bool) -> str:
+def explain_failure(traced: TracedModel, position: HostArray, given: dict[str, Any]) -> str:
+    """Why no chain can start at the last of the proposals: what each term of the log density is there."""
     terms = {name: float(term) for name, term in traced.density.by_term(position, *traced.data).items()}
     contributions = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
     culprits = [name for name, value in terms.items() if not np.isfinite(value)]
-    names = ", ".join(f"'{name}'" for name in given)
+    names = ", ".join(f"'{name}'" for name in sorted(given))
     drawn = f"in {ATTEMPTS} draws from Uniform(-{RADIUS:g}, {RADIUS:g})"
-    if everything_given:
+    if _everything(traced, given):
         where, way_out = "at the given initial values", "Give other `init=` values, or change the model there"
     elif given:
         where, way_out = f"{drawn} beside the initial values of {names}", "Change those values, or give more of them"

@@ -11,7 +11,7 @@ and its Jacobian do too, and the terms say so.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ class ModelDensity:
     terms: dict[str, int]
     values: dict[str, int]
     distributions: dict[str, Template]
-    data: tuple[Any, ...]
+    data: Sequence[Any]
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ class TracedModel:
     @property
     def data(self) -> tuple[Any, ...]:
         """What the model closes over, as arrays."""
-        return self.density.data
+        return tuple(self.density.data)
 
     def constrained(self, position: Array, *data: Any) -> dict[str, Array]:
         """Values of the latent sites and deterministics at a flat position."""

@@ -18,30 +18,43 @@ integrator, which moves q by ε L u and u by ε Lᵀ ∇log π(q), has to know L
 This layer knows log densities over arrays (`base.Target`), never a model.
 """
 
-from .base import AbstractKernel, AbstractSampler, Block, BlockReport, Joint, Target
-from .composition import AbstractComposition
-from .discrete import DiscreteGibbs
-from .elliptical import EllipticalSlice
-from .exact import Conditional, Conjugate
-from .external import External
-from .gibbs import Gibbs, RandomScan, Repeat
-from .hmc import HMC
-from .metrics import AbstractMetric, DenseMetric, DiagonalMetric, UnitMetric
-from .metropolis import MH, FromPrior, Proposal
-from .nuts import NUTS
-from .particle import ParticleGibbs
-from .proposals import AbstractProposal, RandomWalk
-from .slice import Slice
+from typing import TYPE_CHECKING
+
+from ..ad.lazy import import_lazily
+
+if TYPE_CHECKING:
+    from .base import AbstractKernel, AbstractSampler, Block, BlockReport, Joint, Target
+    from .composition import AbstractComposition
+    from .discrete import DiscreteGibbs
+    from .elliptical import EllipticalSlice
+    from .estimators import AbstractEstimator, FisherDivergence, SampleCovariance
+    from .exact import Conditional, Conjugate
+    from .external import External
+    from .gibbs import Gibbs, RandomScan, Repeat
+    from .hmc import HMC
+    from .low_rank import LowRankMetric
+    from .metrics import AbstractMetric, DenseMetric, DiagonalMetric, UnitMetric
+    from .metropolis import MH, FromPrior, Proposal
+    from .nuts import NUTS
+    from .parallel import AbstractParallel, Threads, Vectorized
+    from .particle import ParticleGibbs
+    from .proposals import AbstractProposal, RandomWalk
+    from .slice import Slice
+    from .stopping import Until
+    from .windows import AbstractWindows, GrowingWindows, StanWindows
 
 __all__ = [
     "HMC",
     "MH",
     "NUTS",
     "AbstractComposition",
+    "AbstractEstimator",
     "AbstractKernel",
     "AbstractMetric",
+    "AbstractParallel",
     "AbstractProposal",
     "AbstractSampler",
+    "AbstractWindows",
     "Block",
     "BlockReport",
     "Conditional",
@@ -51,15 +64,86 @@ __all__ = [
     "DiscreteGibbs",
     "EllipticalSlice",
     "External",
+    "FisherDivergence",
     "FromPrior",
     "Gibbs",
+    "GrowingWindows",
     "Joint",
+    "LowRankMetric",
     "ParticleGibbs",
     "Proposal",
     "RandomScan",
     "RandomWalk",
     "Repeat",
+    "SampleCovariance",
     "Slice",
+    "StanWindows",
     "Target",
+    "Threads",
     "UnitMetric",
+    "Until",
+    "Vectorized",
 ]
+
+import_lazily(
+    __name__,
+    {
+        "base": (
+            "AbstractKernel",
+            "AbstractSampler",
+            "Block",
+            "BlockReport",
+            "Joint",
+            "Target",
+        ),
+        "composition": ("AbstractComposition",),
+        "discrete": ("DiscreteGibbs",),
+        "elliptical": ("EllipticalSlice",),
+        "estimators": (
+            "AbstractEstimator",
+            "FisherDivergence",
+            "SampleCovariance",
+        ),
+        "exact": (
+            "Conditional",
+            "Conjugate",
+        ),
+        "external": ("External",),
+        "gibbs": (
+            "Gibbs",
+            "RandomScan",
+            "Repeat",
+        ),
+        "hmc": ("HMC",),
+        "low_rank": ("LowRankMetric",),
+        "metrics": (
+            "AbstractMetric",
+            "DenseMetric",
+            "DiagonalMetric",
+            "UnitMetric",
+        ),
+        "metropolis": (
+            "MH",
+            "FromPrior",
+            "Proposal",
+        ),
+        "nuts": ("NUTS",),
+        "parallel": (
+            "AbstractParallel",
+            "Threads",
+            "Vectorized",
+        ),
+        "particle": ("ParticleGibbs",),
+        "proposals": (
+            "AbstractProposal",
+            "RandomWalk",
+        ),
+        "slice": ("Slice",),
+        "stopping": ("Until",),
+        "windows": (
+            "AbstractWindows",
+            "GrowingWindows",
+            "StanWindows",
+        ),
+    },
+)

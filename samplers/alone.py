@@ -63,9 +63,15 @@ class Alone(AbstractKernel):
         """See `AbstractKernel.init_tuning`."""
         return self.kernel.init_tuning()
 
-    def tune(self, tuning: Any, position: Array, info: Any) -> Any:
+    def advance(
+        self, key: Array, state: Any, tuning: Any, constants: Constants, warming: Array
+    ) -> tuple[Any, Any, Any]:
+        """See `AbstractKernel.advance`."""
+        return self.kernel.advance(key, state, tuning, constants, warming)
+
+    def tune(self, tuning: Any, state: Any, info: Any) -> Any:
         """See `AbstractKernel.tune`."""
-        return self.kernel.tune(tuning, position, info)
+        return self.kernel.tune(tuning, state, info)
 
     def statistics(self, info: Any) -> dict[str, Array]:
         """See `AbstractKernel.statistics`."""
@@ -74,6 +80,10 @@ class Alone(AbstractKernel):
     def schedule(self, warmup: int) -> tuple[int, ...]:
         """See `AbstractKernel.schedule`."""
         return self.kernel.schedule(warmup)
+
+    def trial(self, warmup: int) -> int:
+        """See `AbstractKernel.trial`."""
+        return self.kernel.trial(warmup)
 
     def retune(self, tuning: Any, done: int, warmup: int) -> Any:
         """See `AbstractKernel.retune`."""

@@ -283,7 +283,7 @@ class AbstractKernel(abc.ABC):
     ) -> tuple[Any, Any, Any]:
         """One step, and what is learned from it while `warming`: the new state, the new tuning, and the info."""
         state, info = self.step(key, state, tuning, constants)
-        learned = self.tune(tuning, self.position(state), info)
+        learned = self.tune(tuning, state, info)
         return state, jax.tree.map(lambda new, old: jnp.where(warming, new, old), learned, tuning), info
 
     @abc.abstractmethod
@@ -291,7 +291,7 @@ class AbstractKernel(abc.ABC):
         """The tuning before the first step."""
 
     @abc.abstractmethod
-    def tune(self, tuning: Any, position: Array, info: Any) -> Any:
+    def tune(self, tuning: Any, state: Any, info: Any) -> Any:
         """Learn from one step of warm-up, its end and its info; compiled into the program beside `step`."""
 
     @abc.abstractmethod
@@ -306,9 +306,16 @@ class AbstractKernel(abc.ABC):
     def schedule(self, warmup: int) -> tuple[int, ...]:
         """After which steps of a warm-up of `warmup` steps `retune` is to be called, ascending."""
 
+    def trial(self, warmup: int) -> int:
+        """How many of the first steps of a warm-up are to be made from several points, to go on from the best end."""
+        return 0
+
     @abc.abstractmethod
     def retune(self, tuning: Any, done: int, warmup: int) -> Any:
-        """Digest what was learned, on the host, after `done` steps; `tuning` holds NumPy arrays."""
+        """Digest what was learned, on the host, after `done` steps; `tuning` holds NumPy arrays.
+
+        With `done` 0 it makes the tuning for the first steps of a trial.
+        """
 
 
 class AbstractSampler(abc.ABC):

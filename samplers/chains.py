@@ -22,12 +22,18 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from .compilation import CompiledChain, Start
+from .stopping import Until
 
 HostArray = np.ndarray[Any, Any]
 
 # A chunk should last about this long: short enough for progress and interruption, long enough that the time
 # between two chunks does not count.
 _CHUNK_SECONDS = 0.075
+
+
+# From so many points a chain makes its first steps, where its kernel wants it to. Started at random, a quarter of all
+# stay in a minor mode of a population model (Lotka-Volterra); of the best of four points, one in thirteen.
+TRIES = 4
 
 
 class Progress(Protocol):
@@ -45,11 +51,13 @@ class Settings:
         draws: to keep from each chain.
         warmup: steps before them, of which none is kept.
         thin: keep every thin-th step after warm-up.
+        until: stop earlier than after `draws`, as soon as this is reached; None for all draws.
     """
 
     draws: int
     warmup: int
     thin: int = 1
+    until: Until | None = None
 
     @property
     def longest(self) -> int:
@@ -67,7 +75,9 @@ class Draws:
         chains: their numbers; all of them unless the run was interrupted.
         tunings: of each of these chains after warm-up.
         warmup_seconds, sampling_seconds: wall clock.
+        warmup_gradients: evaluations of the gradient in the warm-up of all chains, where the kernel counts them.
         finished: False if the run was interrupted; the arrays then hold the chains and draws of `largest_rectangle`.
+        reached: whether the run stopped because it had reached what it was to be continued for.
     """
 
     positions: HostArray
@@ -76,7 +86,9 @@ class Draws:
     tunings: tuple[Any, ...]
     warmup_seconds: float
     sampling_seconds: float
+    warmup_gradients: int
     finished: bool
+    reached: bool = False
 
 
 @dataclass
@@ -87,7 +99,7 @@ class _Runner:
     settings: Settings
     chain: int
     key: HostArray
-    start: Start
+    starts: Sequence[Start]
     tuning: Any
     positions: HostArray
     statistics: dict[str, HostArray]
@@ -96,6 +108,8 @@ class _Runner:
     steps: int = 0
     kept: int = 0
     divergences: int = 0
+    gradients: int = 0
+    log_density: float = -math.inf
     pace: float = math.inf
     warmup_seconds: float = 0.0
     sampling_seconds: float = 0.0
@@ -103,6 +117,7 @@ class _Runner:
     def run(self) -> None:
         settings, kernel = self.settings, self.compiled.kernel
         started = time.perf_counter()
+        self._try(kernel.trial(settings.warmup))
         for border in kernel.schedule(settings.warmup):
             self._advance(border - self.steps, 1, warming=True)
             if self.stop.is_set():
@@ -114,6 +129,20 @@ class _Runner:
         self.divergences = 0
         self._advance(settings.draws * settings.thin, settings.thin, warming=False)
         self.warmup_seconds, self.sampling_seconds = warm - started, time.perf_counter() - warm
+
+    def _try(self, count: int) -> None:
+        """Make the first steps from every starting point, and go on from where the log density is highest."""
+        self.start = self.starts[0]
+        if not count:
+            return
+        blank = self.compiled.kernel.retune(self.tuning, 0, self.settings.warmup)
+        best, chosen = -math.inf, (self.start, blank)
+        for start in self.starts:
+            self.start, self.tuning, self.steps, self.divergences = start, blank, 0, 0
+            self._advance(count, 1, warming=True)
+            if self.log_density > best:
+                best, chosen = self.log_density, (self.start, self.tuning)
+        self.start, self.tuning = chosen
 
     def _advance(self, count: int, thin: int, *, warming: bool) -> None:
         """Run `count` steps in chunks, each as long as a chunk should last at the pace of the one before."""
@@ -128,14 +157,17 @@ class _Runner:
             self.pace = (time.perf_counter() - started) / size
             self.steps += size
             done += size
-            statistics = self.compiled.statistics(rows)
-            if not warming:
+            statistics = self.compiled.layout.statistics(rows)
+            self.log_density = float(statistics["lp"][-1])
+            if warming:
+                self.gradients += int(np.sum(statistics.get("n_steps", 0)))
+            else:
                 self._keep(rows, statistics)
             self._report("warm-up" if warming else "sampling", self.steps if warming else done, statistics)
 
     def _keep(self, rows: HostArray, statistics: dict[str, HostArray]) -> None:
         stretch = slice(self.kept, self.kept + len(rows))
-        self.positions[stretch] = rows[:, : self.compiled.dimension]
+        self.positions[stretch] = rows[:, : self.compiled.layout.dimension]
         for name, values in statistics.items():
             self.statistics[name][stretch] = values
         self.kept += len(rows)
@@ -150,21 +182,23 @@ class _Runner:
 
 def run_chains(
     compiled: CompiledChain,
-    starts: Sequence[Start],
+    starts: Sequence[Sequence[Start]],
     keys: Sequence[HostArray],
     settings: Settings,
     progress: Progress,
     x64: bool,
+    workers: int | None = None,
 ) -> Draws:
     """Run chains in threads, as many at a time as there are cores.
 
     Args:
         compiled: the kernel.
-        starts: where each chain starts.
+        starts: points from which each chain may start, at least one.
         keys: of each chain.
         settings: how long to run.
         progress: is told how it goes.
         x64: whether the program was compiled with 64-bit numbers; JAX keeps this setting for each thread.
+        workers: how many chains at a time instead.
 
     Returns:
         The draws of all chains. After an interruption, those of `largest_rectangle`.
@@ -174,7 +208,7 @@ def run_chains(
     """
     chains = len(starts)
     stop = threading.Event()
-    positions, statistics = compiled.storage(chains, settings.draws)
+    positions, statistics = compiled.layout.storage(chains, settings.draws)
     tuning = compiled.kernel.init_tuning()
     runners = [
         _Runner(
@@ -188,22 +222,36 @@ def run_chains(
         with jax.enable_x64(x64):
             runner.run()
 
+    lengths = list(settings.until.lengths(settings.draws)) if settings.until else []
+    found: list[int] = []
+
+    def enough() -> int | None:
+        """The first number of draws that was enough, of those that all chains have made."""
+        made = min(runner.kept for runner in runners)
+        while settings.until and not found and lengths and lengths[0] <= made:
+            length = lengths.pop(0)
+            found.extend([length] * settings.until.reached(positions[:, :length]))
+        return found[0] if found else None
+
     started = time.perf_counter()
     # Chains keep the cores busy: a second level of threads inside the linear algebra of each makes them wait for each
     # other, and a Cholesky factor of a small matrix a hundred times slower.
     with (
         threadpool_limits(1, user_api="blas"),
-        ThreadPoolExecutor(min(chains, os.cpu_count() or 1)) as pool,
+        # Where draws of all chains decide when to stop, none may wait for another to end.
+        ThreadPoolExecutor(chains if settings.until else min(chains, workers or os.cpu_count() or 1)) as pool,
     ):
         futures: list[Future[None]] = []
         try:
             for runner in runners:
                 futures.append(pool.submit(run, runner))
             # In short waits, so that the main thread sees an interruption at once.
-            while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done:
+            while wait(futures, timeout=0.02 if lengths else 0.2, return_when=FIRST_EXCEPTION).not_done:
                 if any(future.done() and future.exception() for future in futures):
                     stop.set()
                     wait(futures)
+                if enough() is not None:
+                    stop.set()
         except KeyboardInterrupt:
             stop.set()
             wait(futures)
@@ -212,11 +260,42 @@ def run_chains(
         for future in futures:
             future.result()
     elapsed = time.perf_counter() - started
-    chosen, kept = largest_rectangle([runner.kept for runner in runners])
     warming = sum(runner.warmup_seconds for runner in runners)
     sampling = sum(runner.sampling_seconds for runner in runners)
     # Chains share the cores, so their phases overlap: the wall clock is divided as the work was.
     share = warming / (warming + sampling) if warming + sampling else 0.0
+    return collect(
+        positions,
+        statistics,
+        [runner.kept for runner in runners],
+        [runner.tuning for runner in runners],
+        enough(),
+        warmup_seconds=share * elapsed,
+        sampling_seconds=(1.0 - share) * elapsed,
+        warmup_gradients=sum(runner.gradients for runner in runners),
+    )
+
+
+def collect(
+    positions: HostArray,
+    statistics: dict[str, HostArray],
+    made: Sequence[int],
+    tunings: Sequence[Any],
+    enough: int | None,
+    **totals: Any,
+) -> Draws:
+    """What a run gives, as far as all its chains have come.
+
+    Args:
+        positions: shape (chains, draws, dimension).
+        statistics: by name, shape (chains, draws, ...).
+        made: draws made by each chain.
+        tunings: of each chain.
+        enough: the number of draws that was enough, where that was asked for and reached.
+        totals: seconds and gradients, as in `Draws`.
+    """
+    chains, draws = positions.shape[:2]
+    chosen, kept = largest_rectangle(made) if enough is None else (list(range(chains)), enough)
 
     def remaining(values: HostArray) -> HostArray:
         return values[:, :kept][chosen] if len(chosen) < chains else values[:, :kept]  # a copy only where one is needed
@@ -225,10 +304,10 @@ def run_chains(
         remaining(positions),
         {name: remaining(values) for name, values in statistics.items()},
         tuple(chosen),
-        tuple(runners[i].tuning for i in chosen),
-        share * elapsed,
-        (1.0 - share) * elapsed,
-        finished=len(chosen) == chains and kept == settings.draws,
+        tuple(tunings[i] for i in chosen),
+        finished=len(chosen) == chains and kept == (draws if enough is None else enough),
+        reached=enough is not None,
+        **totals,
     )
 
 

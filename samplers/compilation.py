@@ -6,9 +6,9 @@ statistics in each: one array to carry through the loop, and one to transfer.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,16 +16,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core import jaxpr_as_fun
 
 from .alone import whole_constants
 from .base import AbstractKernel, Array, Block
+from .executables import compile_soon
+from .packing import Packing
 from .random import chain_key, fold_in
 
 HostArray = np.ndarray[Any, Any]
 
 # What a chunk's buffer may hold. Small enough to stay in cache, large enough that the time between two chunks does not
-# count.
+# count. Short runs have a smaller one, which is cleared and handed over sooner; all of them the same, so that one
+# program serves them.
 _BUFFER_BYTES = 1 << 20
+_SHORT_RUN = 1024
 
 
 class Start(NamedTuple):
@@ -48,25 +53,80 @@ class _Column:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What stands in a row: a position, and then the statistics.
+
+    Args:
+        dimension, dtype: of positions.
+        columns: the statistics.
+    """
+
+    dimension: int
+    dtype: Any
+    columns: tuple[_Column, ...]
+
+    @classmethod
+    def of(cls, dimension: int, dtype: Any, statistics: Mapping[str, Any]) -> Layout:
+        """For statistics, given as arrays or their shapes by name."""
+        found = sorted(statistics.items())
+        columns = tuple(_Column(name, tuple(value.shape), value.dtype) for name, value in found)
+        return cls(dimension, np.dtype(dtype), columns)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a row has."""
+        return self.dimension + sum(math.prod(column.shape) for column in self.columns)
+
+    def row(self, position: Array, statistics: Mapping[str, Array]) -> Array:
+        """A row, shape (width,); to be compiled."""
+        values = [jnp.ravel(statistics[column.name]).astype(self.dtype) for column in self.columns]
+        return jnp.concatenate([position, *values])
+
+    def storage(self, chains: int, draws: int) -> tuple[HostArray, dict[str, HostArray]]:
+        """Empty arrays for the positions and statistics of a run."""
+        statistics = {c.name: np.empty((chains, draws, *c.shape), c.dtype) for c in self.columns}
+        return np.empty((chains, draws, self.dimension), self.dtype), statistics
+
+    def statistics(self, rows: HostArray) -> dict[str, HostArray]:
+        """The statistics in rows, shape (n, width) or longer, by name; views where that can be."""
+        found, at = {}, self.dimension
+        for column in self.columns:
+            width = math.prod(column.shape)
+            found[column.name] = rows[:, at : at + width].reshape(len(rows), *column.shape)
+            at += width
+        return found
+
+
+@dataclass(frozen=True)
 class CompiledChain:
     """A kernel, compiled: the same executables serve every chain, warm-up and sampling.
 
     Args:
         kernel: what was compiled.
         data: the arrays its target closes over.
-        dimension, dtype: of positions.
+        layout: of a row.
         rows: capacity of the buffer that a chunk fills.
-        columns: what stands in a row after the position.
+        packing: of state and tuning, as a chunk takes and gives them.
+        reusable: whether other data of the same shapes may take the place of these.
     """
 
     kernel: AbstractKernel
     data: tuple[Any, ...]
-    dimension: int
-    dtype: Any
+    layout: Layout
     rows: int
-    columns: tuple[_Column, ...]
+    packing: Packing
+    reusable: bool
     _init: Callable[..., Any]
     _chunk: Callable[..., Any]
+
+    @property
+    def dimension(self) -> int:
+        """Of positions."""
+        return self.layout.dimension
+
+    def with_data(self, data: Sequence[Any]) -> CompiledChain:
+        """The same executables for other data of the same shapes."""
+        return dataclasses.replace(self, data=tuple(data))
 
     def init(self, position: HostArray) -> tuple[Start, Any, bool]:
         """The beginning of a chain at a position, shape (dimension,), the log density, and whether it can start."""
@@ -81,27 +141,33 @@ class CompiledChain:
         Returns:
             Where the chain is now, the new tuning, and a row for every thin-th step.
         """
-        state, tuning, rows = self._chunk(
-            start, tuning, key, np.int32(first), np.int32(count), np.int32(thin), np.bool_(warming)
-        )
+        how = np.array([first, count, thin, warming], np.int32)
+        vectors, rows = self._chunk(self.packing.pack((start.state, tuning)), start.constants, key, how)
+        state, tuning = self.packing.unpack([np.asarray(vector) for vector in vectors])
         return Start(state, start.constants), tuning, np.asarray(rows)[: count // thin]
 
-    def storage(self, chains: int, draws: int) -> tuple[HostArray, dict[str, HostArray]]:
-        """Empty arrays for the positions and statistics of a run."""
-        statistics = {c.name: np.empty((chains, draws, *c.shape), c.dtype) for c in self.columns}
-        return np.empty((chains, draws, self.dimension), self.dtype), statistics
 
-    def statistics(self, rows: HostArray) -> dict[str, HostArray]:
-        """The statistics in the rows of a chunk, by name, as views where the dtype allows."""
-        found, at = {}, self.dimension
-        for column in self.columns:
-            width = math.prod(column.shape)
-            found[column.name] = rows[:, at : at + width].reshape(len(rows), *column.shape)
-            at += width
-        return found
+def _traced(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], Any]:
+    """A function traced once, for arguments of these shapes, and the shapes of its result."""
+    closed, result = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    evaluate, tree = jaxpr_as_fun(closed), jax.tree.structure(result)
+    return lambda *own: jax.tree.unflatten(tree, evaluate(*jax.tree.leaves(own))), result
 
 
-def compile_chain(kernel: AbstractKernel, whole: Block, data: Sequence[Any], dtype: Any, longest: int) -> CompiledChain:
+def buffer_rows(longest: int, width: int) -> int:
+    """How many rows a chunk has room for: as few different numbers as can be, for each is a program of its own."""
+    most = max(16, _BUFFER_BYTES // (8 * width))
+    return min(most, _SHORT_RUN) if longest <= _SHORT_RUN else most
+
+
+def compile_chain(
+    kernel: AbstractKernel,
+    whole: Block,
+    data: Sequence[Any],
+    dtype: Any,
+    longest: int,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> CompiledChain:
     """Compile a kernel.
 
     Args:
@@ -110,6 +176,7 @@ def compile_chain(kernel: AbstractKernel, whole: Block, data: Sequence[Any], dty
         data: arrays.
         dtype: of positions.
         longest: steps in the longest phase of a run, which bounds the buffer.
+        meanwhile: is called when the compiler is at work, which needs no interpreter.
     """
     dimension = whole.target.dimension
     position = jax.ShapeDtypeStruct((dimension,), dtype)
@@ -122,46 +189,50 @@ def compile_chain(kernel: AbstractKernel, whole: Block, data: Sequence[Any], dty
         sound = kernel.is_sound(position, constants) & jnp.isfinite(log_density)
         return Start(kernel.init(position, constants), constants), log_density, sound
 
-    def record(info: Any) -> dict[str, Array]:
-        return dict(sorted(kernel.statistics(info).items()))
+    def one_step(
+        key: Array, state: Any, tuning: Any, constants: Any, warming: Array
+    ) -> tuple[Any, Any, Array, dict[str, Array]]:
+        state, tuning, info = kernel.advance(key, state, tuning, constants, warming)
+        return state, tuning, kernel.position(state), kernel.statistics(info)
 
-    def chunk(
-        start: Start,
-        tuning: Any,
-        key: Array,
-        first: Array,
-        count: Array,
-        thin: Array,
-        warming: Array,
-    ) -> tuple[Any, Any, Array]:
+    def chunk(vectors: tuple[Array, ...], constants: Any, key: Array, how: Array) -> tuple[tuple[Array, ...], Array]:
+        state, tuning = packing.unpack(vectors)
+        first, count, thin, warming = how[0], how[1], how[2], how[3] > 0
+
         def unfinished(carry: tuple[Array, Any, Any, Array]) -> Array:
             return carry[0] < count
 
         def body(carry: tuple[Array, Any, Any, Array]) -> tuple[Array, Any, Any, Array]:
             index, state, tuning, rows = carry
             own = fold_in(key, first + index)
-            state, tuning, info = kernel.advance(own, state, tuning, start.constants, warming)
-            row = jnp.concatenate(
-                [kernel.position(state), *(jnp.ravel(value).astype(dtype) for value in record(info).values())]
-            )
+            state, tuning, position, statistics = step(own, state, tuning, constants, warming)
+            row = layout.row(position, statistics)
             # With thinning the last step of each group overwrites the others.
             rows = lax.dynamic_update_index_in_dim(rows, row, index // thin, 0)
             return index + 1, state, tuning, rows
 
-        rows = jnp.zeros((capacity, width), dtype)
-        _, state, tuning, rows = lax.while_loop(unfinished, body, (jnp.int32(0), start.state, tuning, rows))
-        return state, tuning, rows
+        rows = jnp.zeros((capacity, layout.width), dtype)
+        _, state, tuning, rows = lax.while_loop(unfinished, body, (jnp.int32(0), state, tuning, rows))
+        return packing.pack_traced((state, tuning)), rows
 
     start, _, _ = jax.eval_shape(init, position, shapes)
     key = chain_key(0, 0)
-    info = jax.eval_shape(lambda *args: record(kernel.step(*args)[1]), key, start.state, tuning, start.constants)
-    columns = tuple(_Column(name, tuple(value.shape), value.dtype) for name, value in info.items())
-    width = dimension + sum(math.prod(column.shape) for column in columns)
-    capacity = min(max(longest, 1), max(16, _BUFFER_BYTES // (8 * width)))
-    arguments = (start, tuning, key, np.int32(0), np.int32(0), np.int32(1), np.bool_(False))
-    lowered = (jax.jit(init).lower(position, shapes), jax.jit(chunk).lower(*arguments))
-    with ThreadPoolExecutor(2) as pool:
-        compiled_init, compiled_chunk = pool.map(lambda low: low.compile(), lowered)
+    step, result = _traced(one_step, (key, start.state, tuning, start.constants, np.bool_(False)))
+    layout = Layout.of(dimension, dtype, result[3])
+    capacity = buffer_rows(longest, layout.width)
+    packing = Packing.of((start.state, tuning))
+    vectors = jax.eval_shape(packing.pack_traced, (start.state, tuning))
+    arguments = (vectors, start.constants, key, np.zeros(4, np.int32))
+    # What takes longest comes first.
+    main, beginning = compile_soon(chunk, *arguments), compile_soon(init, position, shapes)
+    meanwhile()
+    programs = beginning.result(), main.result()
     return CompiledChain(
-        kernel, tuple(data), dimension, np.dtype(dtype), capacity, columns, compiled_init, compiled_chunk
+        kernel,
+        tuple(data),
+        layout,
+        capacity,
+        packing,
+        all(program.reusable for program in programs),
+        *(program.call for program in programs),
     )

@@ -179,7 +179,7 @@ class CompositionKernel(AbstractKernel):
         state, _, info = self.advance(key, state, tuning, constants, jnp.zeros((), bool))
         return state, info
 
-    def tune(self, tuning: Any, position: Array, info: Info) -> Any:
+    def tune(self, tuning: Any, state: State, info: Info) -> Any:
         """See `AbstractKernel.tune`: `advance` has done it, after every update of a block."""
         return tuning
 

@@ -19,6 +19,7 @@ from .integrators import Leapfrog, Point
 from .metrics import AbstractMetric
 from .random import fold_in, normal, uniform
 from .warmup import Adaptation, Tuning
+from .windows import AbstractWindows
 
 
 class State(NamedTuple):
@@ -65,8 +66,8 @@ class Info(NamedTuple):
 # How many steps an audit looks at: enough to see every region that a chain visits, at little cost.
 _AUDITED_SHARE = 0.05
 
-# From a key, a point with a fresh momentum, the step size and the integrator to the next state.
-Transition = Callable[[Array, Point, Array, Leapfrog], tuple[State, Info]]
+# From a key, a point with a fresh momentum, the tuning and the integrator to the next state.
+Transition = Callable[[Array, Point, Tuning, Leapfrog], tuple[State, Info]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class HamiltonianKernel(AbstractKernel):
         transition: from a point with a fresh momentum to the next state.
         dtype: of positions.
         audit: another gradient to compare with now and then, or None.
+        max_depth: limit of doublings, if trajectories grow by doubling; None where their length is fixed.
     """
 
     name: str
@@ -90,6 +92,7 @@ class HamiltonianKernel(AbstractKernel):
     transition: Transition
     dtype: Any
     audit: Audit | None = None
+    max_depth: int | None = None
 
     @classmethod
     def of(
@@ -100,6 +103,7 @@ class HamiltonianKernel(AbstractKernel):
         adaptation: Adaptation,
         transition: Transition,
         dtype: Any,
+        max_depth: int | None = None,
     ) -> HamiltonianKernel:
         """Choose a differentiation backend for a target, prepare it, and wire the parts.
 
@@ -115,10 +119,11 @@ class HamiltonianKernel(AbstractKernel):
                 f"Gibbs({{'{target.discrete[0]}': DiscreteGibbs(), ...: NUTS()}}); sum it out of the model (for a "
                 f"mixture, dist.MixtureSameFamily or a `factor` with logsumexp over its values); or observe it."
             )
+        adaptation.metric.check(target.dimension, subject)
         shapes = (jax.ShapeDtypeStruct((target.dimension,), dtype), *target.constants)
         gradient = prepare_gradient(target.log_density, adtype, *shapes, subject=subject)
         audit = second_opinion(target.log_density, gradient, *shapes, subject=subject)
-        return cls(repr(sampler), target, gradient, adaptation, transition, dtype, audit)
+        return cls(repr(sampler), target, gradient, adaptation, transition, dtype, audit, max_depth)
 
     @property
     def reports(self) -> tuple[BlockReport, ...]:
@@ -145,18 +150,21 @@ class HamiltonianKernel(AbstractKernel):
         """See `AbstractKernel.position`."""
         return state.position
 
-    def step(self, key: Array, state: State, tuning: Tuning, constants: Constants) -> tuple[State, Info]:
-        """See `AbstractKernel.step`."""
+    def flow(self, tuning: Tuning, constants: Constants) -> Leapfrog:
+        """The integrator."""
 
         def value_and_gradient(position: Array) -> tuple[Array, Array]:
             value, gradient = self.gradient.value_and_gradient(position, *constants)
             return value, gradient
 
-        flow = Leapfrog(tuning.scale, self.adaptation.metric, value_and_gradient)
+        return Leapfrog(tuning.scale, self.adaptation.metric, value_and_gradient)
+
+    def step(self, key: Array, state: State, tuning: Tuning, constants: Constants) -> tuple[State, Info]:
+        """See `AbstractKernel.step`."""
         # Without the barrier XLA computes the normal numbers anew in each of a dozen fused operations that use them.
         momentum = lax.optimization_barrier(normal(fold_in(key, 0), state.position.size, state.position.dtype))
         start = Point(state.position, momentum, state.log_density, state.gradient)
-        after, info = self.transition(fold_in(key, 1), start, tuning.step_size, flow)
+        after, info = self.transition(fold_in(key, 1), start, tuning, self.flow(tuning, constants))
         if self.audit is None:
             return after, info
         audit = self.audit
@@ -167,6 +175,13 @@ class HamiltonianKernel(AbstractKernel):
         )
         return after, info._replace(gradient_error=error)
 
+    def advance(
+        self, key: Array, state: State, tuning: Tuning, constants: Constants, warming: Array
+    ) -> tuple[State, Tuning, Info]:
+        """See `AbstractKernel.advance`."""
+        after, info = self.step(key, state, tuning, constants)
+        return after, self.learn(tuning, after, info, warming), info
+
     def statistics(self, info: Info) -> dict[str, Array]:
         """See `AbstractKernel.statistics`."""
         return {name: value for name, value in info._asdict().items() if value is not None}
@@ -175,13 +190,23 @@ class HamiltonianKernel(AbstractKernel):
         """See `AbstractKernel.init_tuning`."""
         return self.adaptation.init(self.target.dimension, self.dtype)
 
-    def tune(self, tuning: Tuning, position: Array, info: Info) -> Tuning:
+    def tune(self, tuning: Tuning, state: State, info: Info) -> Tuning:
         """See `AbstractKernel.tune`."""
-        return self.adaptation.update(tuning, position, info.acceptance_rate)
+        return self.learn(tuning, state, info, jnp.ones((), bool))
+
+    def learn(self, tuning: Tuning, state: State, info: Info, warming: Array) -> Tuning:
+        """What is learned from one step while `warming`, else the tuning as it was."""
+        return self.adaptation.update(
+            tuning, state.position, state.gradient, info.acceptance_rate, info.diverging, warming
+        )
 
     def schedule(self, warmup: int) -> tuple[int, ...]:
         """See `AbstractKernel.schedule`."""
         return self.adaptation.schedule(warmup)
+
+    def trial(self, warmup: int) -> int:
+        """See `AbstractKernel.trial`."""
+        return self.adaptation.windows.trial(warmup)
 
     def retune(self, tuning: Tuning, done: int, warmup: int) -> Tuning:
         """See `AbstractKernel.retune`."""
@@ -194,6 +219,7 @@ def check_arguments(
     step_size: float | None,
     target_acceptance: float,
     metric: AbstractMetric,
+    windows: AbstractWindows,
     adtype: AbstractADType | None,
 ) -> None:
     """Refuse bad arguments that HMC and NUTS have in common, naming them and the remedy.
@@ -208,7 +234,11 @@ def check_arguments(
             f"{name}: target_acceptance must lie between 0 and 1, got {target_acceptance!r}; 0.8 is usual."
         )
     if not isinstance(metric, AbstractMetric):
-        raise TypeError(f"{name}: metric must be UnitMetric(), DiagonalMetric() or DenseMetric(), got {metric!r}.")
+        raise TypeError(
+            f"{name}: metric must be UnitMetric(), DiagonalMetric(), LowRankMetric() or DenseMetric(), got {metric!r}."
+        )
+    if not isinstance(windows, AbstractWindows):
+        raise TypeError(f"{name}: windows must be GrowingWindows() or StanWindows(), got {windows!r}.")
     if adtype is not None:
         check_adtype(adtype, f"{name}: adtype")
 

@@ -14,7 +14,8 @@ from .integrators import Leapfrog, Point, energy
 from .metrics import AbstractMetric, UnitMetric
 from .random import uniform
 from .trajectory import MAX_ENERGY_ERROR, select
-from .warmup import Adaptation
+from .warmup import Adaptation, Tuning
+from .windows import AbstractWindows, GrowingWindows
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class HMC(AbstractSampler):
         step_size: ε > 0, or None to adapt it to `target_acceptance`.
         num_steps: leapfrog steps in a trajectory, at least 1.
         target_acceptance: mean acceptance rate aimed at where the step size is adapted.
-        metric: `UnitMetric()`, `DiagonalMetric()` or `DenseMetric()`.
+        metric: `UnitMetric()`, `DiagonalMetric()`, `LowRankMetric()` or `DenseMetric()`.
+        windows: how warm-up is cut: `GrowingWindows()` or `StanWindows()`.
         adtype: how to differentiate this block; None means the default.
 
     Raises:
@@ -41,6 +43,7 @@ class HMC(AbstractSampler):
     num_steps: int
     target_acceptance: float = 0.8
     metric: AbstractMetric = field(default_factory=UnitMetric)
+    windows: AbstractWindows = field(default_factory=GrowingWindows)
     adtype: AbstractADType | None = None
 
     def __post_init__(self) -> None:
@@ -49,16 +52,18 @@ class HMC(AbstractSampler):
             step_size=self.step_size,
             target_acceptance=self.target_acceptance,
             metric=self.metric,
+            windows=self.windows,
             adtype=self.adtype,
         )
         check_integer("HMC", "num_steps", self.num_steps, 1)
 
     def build(self, target: Target, dtype: Any) -> AbstractKernel:
         """See `AbstractSampler.build`."""
-        adaptation = Adaptation(self.step_size, self.target_acceptance, self.metric)
+        adaptation = Adaptation(self.step_size, self.target_acceptance, self.metric, self.windows)
         return HamiltonianKernel.of(self, target, self.adtype, adaptation, self._transition, dtype)
 
-    def _transition(self, key: Array, start: Point, step_size: Array, flow: Leapfrog) -> tuple[State, Info]:
+    def _transition(self, key: Array, start: Point, tuning: Tuning, flow: Leapfrog) -> tuple[State, Info]:
+        step_size = tuning.step_size
         end = flow.steps(start, step_size, self.num_steps)
         start_energy, end_energy = energy(start), energy(end)
         log_ratio = start_energy - end_energy

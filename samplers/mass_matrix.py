@@ -1,27 +1,27 @@
-"""Running mean and covariance of the draws of a warm-up window.
+"""Running means and covariances of the draws of a warm-up window, and of whatever else is seen beside them.
 
-Source: Welford (1962), "Note on a method for calculating corrected sums of squares and products"; the shrinkage
-is after Stan's (Reference Manual, "HMC algorithm parameters").
+Source: Welford (1962), "Note on a method for calculating corrected sums of squares and products"; Chan, Golub and
+LeVeque (1983), "Algorithms for computing the sample variance", for joining two windows; the shrinkage is after
+Stan's (Reference Manual, "HMC algorithm parameters").
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from .base import Array, on_host
 
 
 class Moments(NamedTuple):
-    """Sufficient statistics of the draws seen so far.
+    """Sufficient statistics of the vectors seen so far, of one kind of vector or of several at once.
 
     Args:
         draws: how many, shape ().
-        mean: their mean, shape (dimension,).
-        scatter: sum of squared deviations, shape (dimension,), or of their outer products, shape
-            (dimension, dimension).
+        mean: their mean, shape (..., dimension).
+        scatter: sum of squared deviations, shape (..., dimension), or of their outer products, shape
+            (..., dimension, dimension).
     """
 
     draws: Array
@@ -29,20 +29,39 @@ class Moments(NamedTuple):
     scatter: Array
 
 
-def init_moments(dimension: int, dtype: Any, *, dense: bool) -> Moments:
-    """The statistics of no draws, as NumPy arrays."""
-    shape = (dimension, dimension) if dense else (dimension,)
-    return Moments(*(on_host(np.zeros(size), dtype) for size in ((), dimension, shape)))
+def init_moments(shape: tuple[int, ...], dtype: Any, *, dense: bool) -> Moments:
+    """The statistics of nothing, as NumPy arrays; `shape` is that of what will be seen."""
+    scatter = (*shape, shape[-1]) if dense else shape
+    return Moments(*(on_host(np.zeros(size), dtype) for size in ((), shape, scatter)))
 
 
-def update_moments(moments: Moments, position: Array) -> Moments:
-    """The statistics with one more draw, shape (dimension,)."""
+def update_moments(moments: Moments, seen: Array) -> Moments:
+    """The statistics with one more vector of each kind, shape (..., dimension)."""
     draws = moments.draws + 1
-    before = position - moments.mean
+    before = seen - moments.mean
     mean = moments.mean + before / draws
-    after = position - mean
-    product = before * after if moments.scatter.ndim == 1 else jnp.outer(before, after)
+    after = seen - mean
+    dense = moments.scatter.ndim > moments.mean.ndim
+    product = before[..., :, None] * after[..., None, :] if dense else before * after
     return Moments(draws, mean, moments.scatter + product)
+
+
+def join_moments(one: Moments, other: Moments) -> Moments:
+    """The statistics of two windows together; on the host."""
+    if not float(one.draws):
+        return other
+    draws = one.draws + other.draws
+    share = other.draws / max(float(draws), 1.0)
+    apart = np.asarray(other.mean) - np.asarray(one.mean)
+    dense = np.ndim(one.scatter) > np.ndim(one.mean)
+    product = apart[..., :, None] * apart[..., None, :] if dense else apart * apart
+    scatter = one.scatter + other.scatter + one.draws * share * product
+    return Moments(*(on_host(entry, one.mean.dtype) for entry in (draws, one.mean + share * apart, scatter)))
+
+
+def no_moments(like: Moments) -> Moments:
+    """The statistics of nothing, in the shapes of others; on the host."""
+    return Moments(*(on_host(np.zeros_like(entry), entry.dtype) for entry in like))
 
 
 def regularized_covariance(moments: Moments) -> np.ndarray[Any, Any]:

@@ -29,7 +29,7 @@ from .base import (
 )
 from .proposals import AbstractProposal, RandomWalk
 from .random import fold_in, jax_key, uniform
-from .warmup import windows
+from .windows import StanWindows
 
 
 class State(NamedTuple):
@@ -293,13 +293,13 @@ class MetropolisKernel(AbstractKernel):
         """See `AbstractKernel.init_tuning`."""
         return self.proposal.init_tuning(self.target, self.dtype)
 
-    def tune(self, tuning: Any, position: Array, info: Info) -> Any:
+    def tune(self, tuning: Any, state: State, info: Info) -> Any:
         """See `AbstractKernel.tune`."""
-        return self.proposal.tune(self.target, tuning, position, info.acceptance_rate)
+        return self.proposal.tune(self.target, tuning, state.position, info.acceptance_rate)
 
     def schedule(self, warmup: int) -> tuple[int, ...]:
         """See `AbstractKernel.schedule`."""
-        return windows(warmup)
+        return StanWindows().borders(warmup)
 
     def retune(self, tuning: Any, done: int, warmup: int) -> Any:
         """See `AbstractKernel.retune`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -31,15 +32,16 @@ class Display:
     Args:
         chains, warmup, steps: how many, and how many steps each phase has.
         console: where to draw.
+        names: of the lines, "chain 0" and so on by default.
     """
 
-    def __init__(self, chains: int, warmup: int, steps: int, console: Any) -> None:
+    def __init__(self, chains: int, warmup: int, steps: int, console: Any, names: Sequence[str] | None = None) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._totals = {"warm-up": warmup, "sampling": steps}
         self._lock = threading.Lock()
         self._progress = Progress(
-            TextColumn("chain {task.fields[chain]}"),
+            TextColumn("{task.fields[chain]}"),
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
@@ -51,14 +53,14 @@ class Display:
         )
         self._tasks = [
             self._progress.add_task(
-                "waiting", total=warmup or steps, chain=i, divergences=0, step_size="-", visible=False
+                "waiting", total=warmup or steps, chain=name, divergences=0, step_size="-", visible=False
             )
-            for i in range(chains)
+            for name in (names or [f"chain {i}" for i in range(chains)])
         ]
         self._compile: Any = self._progress.add_task(
-            "compiling", total=None, chain="-", divergences=0, step_size="-", visible=False
+            "compiling", total=None, chain="chain -", divergences=0, step_size="-", visible=False
         )
-        self._phases = ["waiting"] * chains
+        self._phases = ["waiting"] * len(self._tasks)
 
     def __enter__(self) -> Display:
         """Start drawing."""
@@ -91,7 +93,7 @@ class Display:
             self._progress.update(self._tasks[chain], completed=done)
 
 
-def display(wanted: bool, chains: int, warmup: int, steps: int) -> Silent | Display:
+def display(wanted: bool, chains: int, warmup: int, steps: int, names: Sequence[str] | None = None) -> Silent | Display:
     """A display if one is wanted and there is a terminal or a notebook to draw it in, else silence."""
     if not wanted:
         return Silent()
@@ -102,4 +104,4 @@ def display(wanted: bool, chains: int, warmup: int, steps: int) -> Silent | Disp
         return Silent()
     if console.is_jupyter and importlib.util.find_spec("ipywidgets") is None:
         return Silent()  # rich needs it to draw there, and would warn at every call
-    return Display(chains, warmup, steps, console)
+    return Display(chains, warmup, steps, console, names)

@@ -14,10 +14,10 @@ from jax import lax
 
 from ..ad.naming import Written
 from .base import Array, Block, Constants, Target, on_host
-from .mass_matrix import Moments, update_moments
+from .mass_matrix import Moments, init_moments, no_moments, regularized_covariance, update_moments
 from .metrics import AbstractMetric, DenseMetric, DiagonalMetric, UnitMetric
 from .random import fold_in, normal, uniform
-from .warmup import windows
+from .windows import StanWindows
 
 HostArray = np.ndarray[Any, Any]
 
@@ -61,7 +61,7 @@ class AbstractProposal(Written, abc.ABC):
         return 1
 
     def retune(self, target: Target, tuning: Any, done: int, warmup: int) -> Any:
-        """See `AbstractKernel.retune`; called at the ends of `windows(warmup)`."""
+        """See `AbstractKernel.retune`; called at the ends of Stan's windows."""
         return tuning
 
 
@@ -121,7 +121,7 @@ class RandomWalk(AbstractProposal):
             raise ValueError(
                 f"RandomWalk: target_acceptance must lie between 0 and 1, got {rate!r}; None chooses by dimension."
             )
-        if self.metric is not None and not isinstance(self.metric, AbstractMetric):
+        if self.metric is not None and not isinstance(self.metric, UnitMetric | DiagonalMetric | DenseMetric):
             raise TypeError(
                 f"RandomWalk: metric must be UnitMetric(), DiagonalMetric() or DenseMetric(), got {self.metric!r}; "
                 f"None chooses by dimension."
@@ -156,7 +156,8 @@ class RandomWalk(AbstractProposal):
     def init_tuning(self, target: Target, dtype: Any) -> WalkTuning:
         """See `AbstractProposal.init_tuning`; without a warm-up all coordinates move together from the beginning."""
         dimension, metric = target.dimension, self._metric(target)
-        moments = metric.init_moments(dimension, dtype)
+        learns = not isinstance(metric, UnitMetric)
+        moments = init_moments((dimension,), dtype, dense=isinstance(metric, DenseMetric)) if learns else None
         return WalkTuning(
             step_size=on_host(_optimal_step(self._together(target)) if self.scale is None else self.scale, dtype),
             scale=on_host(metric.init_scale(dimension, dtype), dtype),
@@ -197,12 +198,14 @@ class RandomWalk(AbstractProposal):
             return tuning
         step_size, scale, moments, dtype = tuning.step_size, tuning.scale, tuning.moments, tuning.deviations.dtype
         if moments is not None:
-            nothing = Moments(*(on_host(np.zeros_like(entry), dtype) for entry in moments))
-            if by_turns or (not last and done > windows(warmup)[0]):
+            nothing = no_moments(moments)
+            if by_turns or (not last and done > StanWindows().borders(warmup)[0]):
                 # On its own, a coordinate of deviation σ has the acceptance rate aimed at when it moves by 2.4 σ.
                 known = tuning.deviations / 2.4 if by_turns else scale
                 learned = _with_knowledge(nothing if by_turns else moments, np.asarray(known))
-                scale = on_host(self._metric(target).scale_from(learned), dtype)
+                covariance = regularized_covariance(learned)
+                factor = np.linalg.cholesky(covariance) if covariance.ndim == 2 else np.sqrt(covariance)
+                scale = on_host(factor, dtype)
                 if self.scale is None:
                     step_size = on_host(_optimal_step(self._together(target)), dtype)
             moments = nothing

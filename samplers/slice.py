@@ -14,7 +14,7 @@ from jax import lax
 from .base import AbstractKernel, AbstractSampler, Array, BlockReport, Constants, Target, block_name, on_host
 from .hamiltonian import check_integer
 from .random import fold_in, uniform
-from .warmup import windows
+from .windows import StanWindows
 
 # A slice that so many proposals have missed, each shrinking the interval, is narrower than rounding: the coordinate
 # stays. Point and proposal miss alike, so that a limit of any size leaves the target invariant.
@@ -172,7 +172,7 @@ class SliceKernel(AbstractKernel):
         width = _FIRST_WIDTH if self.width is None else self.width
         return Tuning(on_host(np.full(self.target.dimension, width), self.dtype), on_host(0.0, self.dtype))
 
-    def tune(self, tuning: Tuning, position: Array, info: Info) -> Tuning:
+    def tune(self, tuning: Tuning, state: State, info: Info) -> Tuning:
         """See `AbstractKernel.tune`; the mean starts anew from the first interval."""
         if self.width is not None:
             return tuning
@@ -183,7 +183,7 @@ class SliceKernel(AbstractKernel):
 
     def schedule(self, warmup: int) -> tuple[int, ...]:
         """See `AbstractKernel.schedule`."""
-        return windows(warmup)
+        return StanWindows().borders(warmup)
 
     def retune(self, tuning: Tuning, done: int, warmup: int) -> Tuning:
         """See `AbstractKernel.retune`; intervals of earlier windows come to count for less."""

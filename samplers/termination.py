@@ -29,7 +29,7 @@ def is_turning(first: Array, last: Array, total: Array) -> Array:
 
 
 class Checkpoints(NamedTuple):
-    """What the open subtrees need to remember; every field has shape (levels + 1, dimension).
+    """What the open subtrees need to remember; every field has shape (levels + 2, dimension).
 
     Args:
         start: momentum at the first leaf of a subtree.
@@ -44,16 +44,19 @@ class Checkpoints(NamedTuple):
 
 def init_checkpoints(levels: int, momentum: Array) -> Checkpoints:
     """Empty checkpoints for the subtrees of a trajectory of up to 2^levels leaves."""
-    empty = jnp.zeros((levels + 1, momentum.size), momentum.dtype)
+    empty = jnp.zeros((levels + 2, momentum.size), momentum.dtype)
     return Checkpoints(empty, empty, empty)
 
 
-def visit(checkpoints: Checkpoints, leaf: Array, momentum: Array, total: Array) -> tuple[Checkpoints, Array]:
+def visit(
+    checkpoints: Checkpoints, leaf: Array, previous: Array, momentum: Array, total: Array
+) -> tuple[Checkpoints, Array]:
     """Enter one more leaf, and check every subtree that it completes.
 
     Args:
         checkpoints: what is remembered of the leaves before.
         leaf: its number n, from 0, in the order of building.
+        previous: u at the leaf before, shape (dimension,); anything at leaf 0.
         momentum: u at the leaf, shape (dimension,).
         total: sum of momenta of all leaves up to and including it, shape (dimension,).
 
@@ -65,30 +68,32 @@ def visit(checkpoints: Checkpoints, leaf: Array, momentum: Array, total: Array) 
     row = lax.population_count(leaf >> 1)
     completed = lax.population_count(leaf & ~(leaf + 1))  # trailing ones
     opens = completed == 0
-    start = _put(checkpoints.start, row, jnp.where(opens, momentum, checkpoints.start[row]))
-    before = _put(checkpoints.before, row, jnp.where(opens, total - momentum, checkpoints.before[row]))
+    # A leaf that opens no subtree writes into the last row, where nobody reads: cheaper than to keep what is there.
+    opened = jnp.where(opens, row, checkpoints.start.shape[0] - 1)
+    start = _put(checkpoints.start, opened, momentum)
+    before = _put(checkpoints.before, opened, total - momentum)
     # This leaf closes a subtree of 2^completed leaves: the left half of one on the next level, or its right half,
     # and then nobody asks for the row again. Written before the checks read the array (they read lower rows):
     # in the other order XLA copies it twice a leaf.
     middle = _put(checkpoints.middle, completed + 1, momentum)
 
     def check(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        level, _ = carry
+        level, turning = carry
         at = row - (level - 1)
         first, through_left = start[at], before[at + 1]
-        turning = is_turning(first, momentum, total - before[at])
-        # Across the halves. On level 1 they are single leaves and this repeats the check above with the rows
-        # of other subtrees, so it does not count.
+        whole = is_turning(first, momentum, total - before[at])
         begin_right, end_left = start[at + 1], middle[level]
         across_left = is_turning(first, begin_right, through_left - before[at] + begin_right)
         across_right = is_turning(end_left, momentum, total - through_left + end_left)
-        return level + 1, turning | ((level > 1) & (across_left | across_right))
+        return level + 1, turning | whole | across_left | across_right
 
     def more(carry: tuple[Array, Array]) -> Array:
         level, turning = carry
         return (level <= completed) & ~turning
 
-    _, turning = lax.while_loop(more, check, (jnp.ones_like(leaf), jnp.zeros((), bool)))
+    # The halves of a pair of leaves are single leaves, so that there is nothing to check across them.
+    pair = ~opens & is_turning(previous, momentum, previous + momentum)
+    _, turning = lax.while_loop(more, check, (jnp.full_like(leaf, 2), pair))
     return Checkpoints(start, before, middle), turning
 
 

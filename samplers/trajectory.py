@@ -5,7 +5,8 @@ diverges or reaches the depth limit. The next state is drawn from its points wit
 progressive inside a subtree, biased towards the new half when the subtree is joined.
 
 All arrays are flat and few, and the loops have no inner structure but the gradient: XLA then compiles the whole
-transition of a small model into one native function.
+transition of a small model into one native function. Its time is that of its instructions, so what is written here is
+what was measured to need fewest of them.
 
 Source: Hoffman and Gelman (2014), "The No-U-Turn Sampler"; Betancourt (2017), "A conceptual introduction to
 Hamiltonian Monte Carlo", appendix A.
@@ -54,11 +55,30 @@ class Proposal(NamedTuple):
     weight: Array
 
 
+class Course(NamedTuple):
+    """What is settled about a trajectory before its first step.
+
+    Args:
+        directions: a bit for each doubling, the lowest first: 1 forward in time, 0 backward; shape ().
+        leaf_key, join_key: of the choices inside subtrees and between a subtree and the rest.
+        step_size: ε > 0, shape ().
+        limit: of doublings, shape ().
+        start_energy: H₀, shape ().
+    """
+
+    directions: Array
+    leaf_key: Array
+    join_key: Array
+    step_size: Array
+    limit: Array
+    start_energy: Array
+
+
 class Tree(NamedTuple):
     """A trajectory.
 
     Args:
-        left, right: its ends in time.
+        ends: its first and last point in time; the fields have a leading axis of size 2.
         proposal: the point chosen from it.
         total: ρ, the sum of whitened momenta over its leaves, shape (dimension,).
         depth: doublings, the abandoned one included.
@@ -67,8 +87,7 @@ class Tree(NamedTuple):
         turning, diverging: why it stopped, if it did.
     """
 
-    left: Point
-    right: Point
+    ends: Point
     proposal: Proposal
     total: Array
     depth: Array
@@ -78,8 +97,18 @@ class Tree(NamedTuple):
     diverging: Array
 
 
-class _Growth(NamedTuple):
-    """The state of the loop over the leaves of one subtree."""
+class Growth(NamedTuple):
+    """A subtree while it grows, leaf by leaf.
+
+    Args:
+        end: the last leaf, or the end of the trajectory that the first leaf will be next to.
+        proposal: the point chosen from the leaves.
+        total: sum of their momenta, shape (dimension,).
+        checkpoints: for the U-turn checks.
+        leaves: how many.
+        acceptance: as in `Tree`, the trajectory's included.
+        turning, diverging: why it broke off, if it did.
+    """
 
     end: Point
     proposal: Proposal
@@ -91,7 +120,9 @@ class _Growth(NamedTuple):
     diverging: Array
 
 
-def grow_trajectory(key: Array, start: Point, step_size: Array, max_depth: int, integrate: Integrate) -> Tree:
+def grow_trajectory(
+    key: Array, start: Point, step_size: Array, max_depth: int, integrate: Integrate, limit: Array | None = None
+) -> Tree:
     """Double a trajectory from a point until it turns, diverges or has 2^max_depth leaves.
 
     Args:
@@ -100,19 +131,45 @@ def grow_trajectory(key: Array, start: Point, step_size: Array, max_depth: int, 
         step_size: ε > 0, shape ().
         max_depth: limit of doublings.
         integrate: one leapfrog step of a given signed size.
+        limit: a lower one, shape ().
 
     Returns:
         The finished trajectory; its `proposal` is the next state of the chain.
     """
-    start_energy = energy(start)
-    directions = bits(fold_in(key, 0))
-    leaf_key, join_key = fold_in(key, 1), fold_in(key, 2)
-    zero = jnp.zeros_like(start_energy)
-    none = jnp.zeros((), bool)
-    tree = Tree(
-        left=start,
-        right=start,
-        proposal=Proposal(start.position, start.log_density, start.gradient, start_energy, jnp.ones_like(start_energy)),
+    course = set_out(key, start, step_size, jnp.asarray(max_depth, jnp.int32) if limit is None else limit)
+
+    def unfinished(carry: tuple[Tree, Checkpoints]) -> Array:
+        return is_unfinished(carry[0], course)
+
+    def double(carry: tuple[Tree, Checkpoints]) -> tuple[Tree, Checkpoints]:
+        tree, checkpoints = carry
+        signed = signed_step(tree, course)
+        subtree = lax.while_loop(
+            lambda growth: is_growing(growth, tree),
+            lambda growth: next_leaf(growth, tree.leaves, signed, course, integrate),
+            begin_subtree(tree, course, checkpoints),
+        )
+        return join(tree, subtree, course, chance_to_join(tree, course)), subtree.checkpoints
+
+    tree, _ = lax.while_loop(
+        unfinished, double, (begin_tree(start, course), init_checkpoints(max_depth, start.momentum))
+    )
+    return tree
+
+
+def set_out(key: Array, start: Point, step_size: Array, limit: Array) -> Course:
+    """The course of a trajectory; arguments as in `grow_trajectory`."""
+    # Without the barrier XLA computes the hashes anew wherever they are used.
+    directions, leaf_key, join_key = lax.optimization_barrier((bits(fold_in(key, 0)), fold_in(key, 1), fold_in(key, 2)))
+    return Course(directions, leaf_key, join_key, step_size, limit, energy(start))
+
+
+def begin_tree(start: Point, course: Course) -> Tree:
+    """The trajectory of one point."""
+    zero, none = jnp.zeros_like(course.start_energy), jnp.zeros((), bool)
+    return Tree(
+        ends=Point(*(jnp.stack([field, field]) for field in start)),
+        proposal=_proposal(start, course.start_energy, jnp.ones_like(zero)),
         total=start.momentum,
         depth=jnp.zeros((), jnp.int32),
         leaves=jnp.zeros((), jnp.int32),
@@ -121,65 +178,30 @@ def grow_trajectory(key: Array, start: Point, step_size: Array, max_depth: int, 
         diverging=none,
     )
 
-    def unfinished(carry: tuple[Tree, Checkpoints]) -> Array:
-        tree, _ = carry
-        return (tree.depth < max_depth) & ~tree.turning & ~tree.diverging
 
-    def double(carry: tuple[Tree, Checkpoints]) -> tuple[Tree, Checkpoints]:
-        tree, checkpoints = carry
-        forward = ((directions >> tree.depth.astype(jnp.uint32)) & 1).astype(bool)
-        edge = select(forward, tree.right, tree.left)
-        signed = jnp.where(forward, step_size, -step_size)
-        subtree = _grow(leaf_key, edge, signed, tree, start_energy, checkpoints, integrate)
-        return _join(tree, subtree, edge, forward, uniform(join_key, tree.depth, zero.dtype)), subtree.checkpoints
-
-    tree, _ = lax.while_loop(unfinished, double, (tree, init_checkpoints(max_depth, start.momentum)))
-    return tree
+def is_unfinished(tree: Tree, course: Course) -> Array:
+    """Whether a trajectory is to be doubled once more, shape ()."""
+    return (tree.depth < course.limit) & ~tree.turning & ~tree.diverging
 
 
-def _grow(
-    key: Array,
-    edge: Point,
-    step_size: Array,
-    tree: Tree,
-    start_energy: Array,
-    checkpoints: Checkpoints,
-    integrate: Integrate,
-) -> _Growth:
-    """Build the subtree that would double `tree`, leaf by leaf from its `edge`."""
+def is_growing(growth: Growth, tree: Tree) -> Array:
+    """Whether the subtree that doubles `tree` is to get one more leaf, shape ()."""
     size = jnp.left_shift(jnp.ones_like(tree.depth), tree.depth)
-    nothing = Proposal(edge.position, edge.log_density, edge.gradient, start_energy, jnp.zeros_like(start_energy))
-    highest = float(np.log(np.finfo(start_energy.dtype).max)) - _LOG_MOST_LEAVES
+    return (growth.leaves < size) & ~growth.turning & ~growth.diverging
 
-    def unfinished(growth: _Growth) -> Array:
-        return (growth.leaves < size) & ~growth.turning & ~growth.diverging
 
-    def next_leaf(growth: _Growth) -> _Growth:
-        end = integrate(growth.end, step_size)
-        end_energy = energy(end)
-        log_weight = start_energy - end_energy
-        weight = jnp.exp(jnp.minimum(log_weight, highest))
-        sum_weight = growth.proposal.weight + weight
-        take = uniform(key, tree.leaves + growth.leaves, step_size.dtype) * sum_weight < weight
-        leaf = Proposal(end.position, end.log_density, end.gradient, end_energy, sum_weight)
-        kept = growth.proposal._replace(weight=sum_weight)
-        total = growth.total + end.momentum
-        checkpoints, turning = visit(growth.checkpoints, growth.leaves, end.momentum, total)
-        return _Growth(
-            end=end,
-            proposal=select(take, leaf, kept),
-            total=total,
-            checkpoints=checkpoints,
-            leaves=growth.leaves + 1,
-            acceptance=growth.acceptance + jnp.minimum(1.0, weight),
-            turning=turning,
-            diverging=log_weight < -MAX_ENERGY_ERROR,
-        )
+def signed_step(tree: Tree, course: Course) -> Array:
+    """The step size of the subtree that doubles `tree`, negative where it goes back in time."""
+    return jnp.where(_side(tree, course) == 1, course.step_size, -course.step_size)
 
-    none = jnp.zeros((), bool)
-    empty = _Growth(
+
+def begin_subtree(tree: Tree, course: Course, checkpoints: Checkpoints) -> Growth:
+    """The subtree that will double `tree`, without leaves; what `checkpoints` hold does not matter."""
+    side, none = _side(tree, course), jnp.zeros((), bool)
+    edge = Point(*(_row(field, side) for field in tree.ends))
+    return Growth(
         end=edge,
-        proposal=nothing,
+        proposal=_proposal(edge, course.start_energy, jnp.zeros_like(course.start_energy)),
         total=jnp.zeros_like(tree.total),
         checkpoints=checkpoints,
         leaves=jnp.zeros_like(tree.depth),
@@ -187,30 +209,70 @@ def _grow(
         turning=none,
         diverging=none,
     )
-    return lax.while_loop(unfinished, next_leaf, empty)
 
 
-def _join(tree: Tree, subtree: _Growth, edge: Point, forward: Array, chance: Array) -> Tree:
-    """Join a subtree to the trajectory at `edge`; a subtree that broke off leaves the proposal as it was."""
+def next_leaf(growth: Growth, before: Array, signed: Array, course: Course, integrate: Integrate) -> Growth:
+    """One more leaf of a subtree: one leapfrog step.
+
+    Args:
+        growth: the subtree.
+        before: leaves of the trajectory before this subtree, which number the random choices; shape ().
+        signed: step size with the sign of the direction, shape ().
+        course: of the trajectory.
+        integrate: one leapfrog step of a given signed size.
+    """
+    end = integrate(growth.end, signed)
+    end_energy = energy(end)
+    log_weight = course.start_energy - end_energy
+    highest = float(np.log(np.finfo(log_weight.dtype).max)) - _LOG_MOST_LEAVES
+    # The barriers keep XLA from computing weight and choice anew for each array that is chosen.
+    weight = lax.optimization_barrier(jnp.exp(jnp.minimum(log_weight, highest)))
+    sum_weight = growth.proposal.weight + weight
+    chance = uniform(course.leaf_key, before + growth.leaves, weight.dtype)
+    take = lax.optimization_barrier(chance * sum_weight < weight)
+    chosen = select(take, _proposal(end, end_energy, sum_weight), growth.proposal._replace(weight=sum_weight))
+    total = growth.total + end.momentum
+    checkpoints, turning = visit(growth.checkpoints, growth.leaves, growth.end.momentum, end.momentum, total)
+    return Growth(
+        end=end,
+        proposal=chosen,
+        total=total,
+        checkpoints=checkpoints,
+        leaves=growth.leaves + 1,
+        acceptance=growth.acceptance + jnp.minimum(1.0, weight),
+        turning=turning,
+        diverging=log_weight < -MAX_ENERGY_ERROR,
+    )
+
+
+def chance_to_join(tree: Tree, course: Course) -> Array:
+    """The uniform number that decides whether the next point is taken from the new half, shape ()."""
+    return uniform(course.join_key, tree.depth, course.step_size.dtype)
+
+
+def join(tree: Tree, subtree: Growth, course: Course, chance: Array) -> Tree:
+    """Join a subtree to the trajectory; one that broke off leaves the proposal as it was.
+
+    Args:
+        tree: the trajectory.
+        subtree: which doubles it.
+        course: of the trajectory.
+        chance: `chance_to_join`, shape ().
+    """
+    side = _side(tree, course)
     complete = ~subtree.turning & ~subtree.diverging
     old, new = tree.proposal, subtree.proposal
-    take = complete & (chance * old.weight < new.weight)
-    proposal = select(take, new, old)._replace(weight=old.weight + new.weight)
-    left = select(forward, tree.left, subtree.end)
-    right = select(forward, subtree.end, tree.right)
+    take = lax.optimization_barrier(complete & (chance * old.weight < new.weight))
     total = tree.total + subtree.total
     # Over the whole, and across the join: the old trajectory with the first leaf of the new, and the last leaf
     # of the old (its edge) with the new. `start[0]` holds the first leaf of the subtree.
-    far = jnp.where(forward, tree.left.momentum, tree.right.momentum)
-    first_new = subtree.checkpoints.start[0]
-    turning = is_turning(left.momentum, right.momentum, total)
-    across = is_turning(far, first_new, tree.total + first_new) | is_turning(
-        edge.momentum, subtree.end.momentum, subtree.total + edge.momentum
-    )
+    far, edge = _row(tree.ends.momentum, 1 - side), _row(tree.ends.momentum, side)
+    first, last = subtree.checkpoints.start[0], subtree.end.momentum
+    turning = is_turning(far, last, total)
+    across = is_turning(far, first, tree.total + first) | is_turning(edge, last, subtree.total + edge)
     return Tree(
-        left=left,
-        right=right,
-        proposal=proposal,
+        ends=Point(*(_put(rows, side, field) for rows, field in zip(tree.ends, subtree.end, strict=True))),
+        proposal=select(take, new, old)._replace(weight=old.weight + new.weight),
         total=total,
         depth=tree.depth + 1,
         leaves=tree.leaves + subtree.leaves,
@@ -224,3 +286,22 @@ def select(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
     """One of two pytrees of the same structure, by a condition of shape ()."""
     chosen: PyTree = jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
     return chosen
+
+
+def _proposal(point: Point, point_energy: Array, weight: Array) -> Proposal:
+    return Proposal(point.position, point.log_density, point.gradient, point_energy, weight)
+
+
+def _side(tree: Tree, course: Course) -> Array:
+    """Which of the two ends the next doubling extends: 1 the last in time, 0 the first."""
+    return ((course.directions >> tree.depth.astype(jnp.uint32)) & 1).astype(jnp.int32)
+
+
+def _row(rows: Array, index: Array) -> Array:
+    row: Array = lax.dynamic_index_in_dim(rows, index, 0, keepdims=False)
+    return row
+
+
+def _put(rows: Array, index: Array, value: Array) -> Array:
+    updated: Array = lax.dynamic_update_index_in_dim(rows, value, index, 0)
+    return updated

@@ -14,7 +14,7 @@ class AbstractUntunedKernel(AbstractKernel):
         """See `AbstractKernel.init_tuning`."""
         return ()
 
-    def tune(self, tuning: tuple[()], position: Array, info: Any) -> tuple[()]:
+    def tune(self, tuning: tuple[()], state: Any, info: Any) -> tuple[()]:
         """See `AbstractKernel.tune`."""
         return tuning
 

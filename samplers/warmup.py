@@ -1,27 +1,21 @@
-"""Warm-up of a Hamiltonian kernel: the step size at every step, the metric at the ends of growing windows.
-
-Warm-up is cut as in Stan: a fast phase in which the chain finds the typical set and only the step size is adapted, slow
-windows of doubling length at the end of each of which the metric is estimated anew from that window, and a last
-fast phase for the step size under the final metric.
-
-Source: Stan Reference Manual, "MCMC sampling", section "Automatic parameter tuning".
-"""
+"""Warm-up of a Hamiltonian kernel: the step size at every step, the metric at the ends of windows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from .base import Array, on_host
-from .mass_matrix import Moments, update_moments
 from .metrics import AbstractMetric
-from .step_size import DualAveraging, init_dual_averaging, update_dual_averaging
+from .step_size import StepSearch, continue_search, init_search, update_search
+from .windows import NO_LIMIT, AbstractWindows, GrowingWindows
 
-_FIRST, _BASE, _LAST = 75, 25, 50
 _INITIAL_STEP_SIZE = 1.0
+# Under a metric that fits, a leapfrog step of 2 is unstable: longer ones only tell that the metric does not fit yet.
+_LONGEST_STEP = 2.0
 
 
 class Tuning(NamedTuple):
@@ -29,17 +23,19 @@ class Tuning(NamedTuple):
 
     Args:
         step_size: ε in use, shape ().
-        scale: L of the metric; its shape is the metric's affair.
-        averaging: dual averaging of the step size; None where the user fixed it.
-        moments: of the draws of the open window; None where the metric learns nothing.
-        learning: whether the open window feeds the metric, shape (), 0 or 1.
+        scale: L of the metric; its structure is the metric's affair.
+        search: of the step size; None where the user fixed it.
+        memory: what the metric remembers of the draws; its structure is the metric's affair.
+        learning: whether the open window feeds the metric, shape ().
+        doublings: limit of a trajectory that grows by doubling, shape ().
     """
 
     step_size: Array
-    scale: Array
-    averaging: DualAveraging | None
-    moments: Moments | None
+    scale: Any
+    search: StepSearch | None
+    memory: Any
     learning: Array
+    doublings: Array
 
 
 @dataclass(frozen=True)
@@ -48,86 +44,77 @@ class Adaptation:
 
     Args:
         step_size: fixed, or None to adapt it.
-        target_acceptance: mean acceptance rate that dual averaging aims at, in (0, 1).
+        target_acceptance: mean acceptance rate aimed at, in (0, 1).
         metric: the family of metrics.
+        windows: how a warm-up is cut.
     """
 
     step_size: float | None
     target_acceptance: float
     metric: AbstractMetric
+    windows: AbstractWindows = field(default_factory=GrowingWindows)
 
     def init(self, dimension: int, dtype: Any) -> Tuning:
         """The tuning before the first step, as NumPy arrays."""
         step_size = _INITIAL_STEP_SIZE if self.step_size is None else self.step_size
         return Tuning(
             step_size=on_host(step_size, dtype),
-            scale=on_host(self.metric.init_scale(dimension, dtype), dtype),
-            averaging=init_dual_averaging(step_size, dtype) if self.step_size is None else None,
-            moments=self.metric.init_moments(dimension, dtype),
-            learning=on_host(0.0, dtype),
+            scale=self.metric.init_scale(dimension, dtype),
+            search=init_search(step_size, self.target_acceptance, dtype) if self.step_size is None else None,
+            memory=self.metric.init_memory(dimension, dtype),
+            # Of a window whose length is not known yet: a long warm-up tells.
+            learning=on_host(self.windows.learns(0, 1000), np.bool_),
+            # Whoever sets a limit must be there to lift it: there may be no warm-up.
+            doublings=on_host(NO_LIMIT, np.int32),
         )
 
-    def update(self, tuning: Tuning, position: Array, acceptance: Array) -> Tuning:
-        """Learn from one step: its end, shape (dimension,), and its acceptance rate, shape ()."""
-        averaging, moments, step_size = tuning.averaging, tuning.moments, tuning.step_size
-        if averaging is not None:
-            averaging = update_dual_averaging(averaging, acceptance, self.target_acceptance)
-            step_size = jnp.exp(averaging.log_step)
-        if moments is not None:
-            seen = update_moments(moments, position)
-            keep = tuning.learning > 0
-            moments = Moments(*(jnp.where(keep, new, old) for new, old in zip(seen, moments, strict=True)))
-        return Tuning(step_size, tuning.scale, averaging, moments, tuning.learning)
+    def update(
+        self, tuning: Tuning, position: Array, gradient: Array, acceptance: Array, diverging: Array, warming: Array
+    ) -> Tuning:
+        """Learn from one step while `warming`, else leave everything as it is.
+
+        Args:
+            tuning: before.
+            position: at the end of the step, shape (dimension,).
+            gradient: of the log density there, shape (dimension,).
+            acceptance: its acceptance rate, shape ().
+            diverging: whether it ended in a divergence, shape ().
+            warming: whether this is warm-up, shape ().
+        """
+        search, step_size = tuning.search, tuning.step_size
+        if search is not None:
+            found = update_search(search, acceptance, diverging)
+            search = StepSearch(*(jnp.where(warming, new, old) for new, old in zip(found, search, strict=True)))
+            step_size = jnp.where(warming, jnp.exp(search.log_step), step_size)
+        keep = warming & tuning.learning
+        memory = self.metric.remember(tuning.memory, position, gradient, keep)
+        return tuning._replace(step_size=step_size, search=search, memory=memory)
 
     def schedule(self, warmup: int) -> tuple[int, ...]:
-        """When `digest` is to be called: the borders between the phases of a warm-up, and its end."""
-        return windows(warmup)
+        """When `digest` is to be called: at the ends of the windows."""
+        return self.windows.borders(warmup)
 
     def digest(self, tuning: Tuning, done: int, warmup: int) -> Tuning:
         """Close the window that ends after `done` steps, and open the next; on the host.
 
         Args:
             tuning: NumPy arrays.
-            done: steps taken so far, one of `schedule(warmup)`.
+            done: steps taken so far, one of `schedule(warmup)`; 0 before the first of a trial.
             warmup: steps in all.
         """
-        borders = windows(warmup)
-        averaging, moments, step_size, scale = (
-            tuning.averaging,
-            tuning.moments,
-            tuning.step_size,
-            tuning.scale,
-        )
-        if moments is not None and float(tuning.learning) and float(moments.draws) > 1:
-            scale = on_host(self.metric.scale_from(moments), moments.mean.dtype)
-        if averaging is not None:
-            # The average holds no iterate before the first update, as in a warm-up of no steps at all.
-            learned = averaging.log_average if float(averaging.updates) else averaging.log_step
-            step_size = on_host(np.exp(learned), learned.dtype)
-            if done < warmup:
-                averaging = init_dual_averaging(float(step_size), learned.dtype)
-        if moments is not None:
-            moments = Moments(*(on_host(np.zeros_like(field), field.dtype) for field in moments))
-        slow = done < borders[-2] if len(borders) > 1 else False
-        learning = on_host(float(slow), tuning.learning.dtype)
-        return Tuning(step_size, scale, averaging, moments, learning)
-
-
-def windows(warmup: int) -> tuple[int, ...]:
-    """The borders between the phases of a warm-up of `warmup` steps, the last being `warmup` itself.
-
-    The first border ends the first fast phase, the last but one the last slow window. From 150 steps on, the
-    phases are Stan's 75, 25·2ᵏ, 50; shorter warm-ups keep their proportions, and fewer than 20 steps are one
-    fast phase.
-    """
-    if warmup < 20:
-        return (warmup,) if warmup else ()
-    first, last = (_FIRST, _LAST) if warmup >= _FIRST + _BASE + _LAST else (round(0.15 * warmup), round(0.1 * warmup))
-    slow_end = warmup - last
-    borders, window = [first], _BASE
-    while borders[-1] < slow_end:
-        end = borders[-1] + window
-        # A window that would leave less than twice its length to the next one takes all that is left.
-        borders.append(end if end + 2 * window <= slow_end else slow_end)
-        window *= 2
-    return (*borders, warmup)
+        search, step_size, scale, memory = tuning.search, tuning.step_size, tuning.scale, tuning.memory
+        learned = bool(tuning.learning) and 0 < done < warmup and memory is not None
+        if learned:
+            scale = self.metric.learn(memory, scale)
+        if search is not None:
+            dtype = search.log_step.dtype
+            step_size = on_host(np.exp(search.log_average), dtype)
+            if learned and float(search.longest) > _LONGEST_STEP:
+                # Under the first metric that is learned, steps of one are of the right order.
+                search = init_search(1.0, self.target_acceptance, dtype, longest=_LONGEST_STEP)
+            elif 0 < done < warmup:
+                search = continue_search(search, settled=2 * done > warmup)
+        learning = self.windows.learns(done, warmup)
+        memory = self.metric.close(memory, overlap=self.windows.overlap and learning)
+        doublings = self.windows.doublings(done, warmup)
+        return Tuning(step_size, scale, search, memory, on_host(learning, np.bool_), on_host(doublings, np.int32))

@@ -286,8 +286,9 @@ def test_an_error_in_one_chain_stops_the_others(monkeypatch):
     starts = [compiled.init(position)[0] for position in known.exact(np.random.default_rng(0), 2)]
     started = time.perf_counter()
     monkeypatch.setattr(driver.os, "cpu_count", lambda: 2)
+    keys = [chain_key(0, i) for i in range(2)]
     with pytest.raises(RuntimeError, match="chain 1 fails"):
-        run_chains(compiled, starts, [chain_key(0, i) for i in range(2)], settings, Failing(), True)
+        run_chains(compiled, [[start] for start in starts], keys, settings, Failing(), True)
     assert time.perf_counter() - started < 10
 
 
@@ -303,7 +304,7 @@ def test_phases_and_steps_are_reported_in_order():
     settings = Settings(draws=40, warmup=30, thin=2)
     compiled = compile_chain(build_kernel(NUTS(), known.target, np.float64), whole, (), np.float64, settings.longest)
     start = compiled.init(np.zeros(2))[0]
-    drawn = run_chains(compiled, [start, start], [chain_key(0, 0), chain_key(0, 1)], settings, Listener(), True)
+    drawn = run_chains(compiled, [[start], [start]], [chain_key(0, 0), chain_key(0, 1)], settings, Listener(), True)
     assert drawn.finished
     assert drawn.positions.shape == (2, 40, 2)
     for chain in range(2):

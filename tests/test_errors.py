@@ -4,12 +4,32 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from dualtape import HMC, NUTS, AutoForward, Gibbs, deterministic, factor, model, plate, rv, sample
+from dualtape import (
+    HMC,
+    NUTS,
+    AutoForward,
+    DenseMetric,
+    FisherDivergence,
+    Gibbs,
+    LowRankMetric,
+    Until,
+    deterministic,
+    factor,
+    model,
+    plate,
+    rv,
+    sample,
+)
 from dualtape.ad import DifferentiationError
 from dualtape.samplers import compilation
 from jax import lax
 
 X = np.array([1.0, 2.0, 3.0])
+
+
+@model
+def wide():
+    rv("w", dist.Normal(jnp.zeros(4000), 1.0))
 
 
 @model
@@ -232,6 +252,19 @@ CASES = {
     "no steps": (lambda: HMC(0.1, 0), ValueError, "HMC: num_steps must be"),
     "acceptance of one": (lambda: NUTS(target_acceptance=1.0), ValueError, "NUTS: target_acceptance.*0.8 is usual"),
     "string as metric": (lambda: NUTS(metric="dense"), TypeError, r"NUTS: metric must be.*DenseMetric\(\)"),
+    "string as windows": (lambda: NUTS(windows="stan"), TypeError, r"NUTS: windows must be.*StanWindows\(\)"),
+    "number as until": (lambda: sample(BOUND, until=400), TypeError, r"sample: until must be Until\(ess="),
+    "R-hat below one": (lambda: Until(rhat=0.99), ValueError, r"Until: rhat must be a number above 1.*1\.01 is usual"),
+    "no effective draws": (lambda: Until(ess=0), ValueError, r"Until: ess must be a positive number"),
+    "rank of zero": (lambda: LowRankMetric(rank=0), ValueError, r"LowRankMetric: rank must be an integer >= 1"),
+    "cutoff below one": (lambda: LowRankMetric(cutoff=0.5), ValueError, r"LowRankMetric: cutoff must be at least 1"),
+    "no shrinkage": (lambda: LowRankMetric(shrinkage=0), ValueError, r"LowRankMetric: shrinkage must be a positive"),
+    "no Fisher shrinkage": (lambda: FisherDivergence(0), ValueError, r"FisherDivergence: shrinkage must be a positive"),
+    "dense metric of a large block": (
+        lambda: sample(wide(), NUTS(metric=DenseMetric())),
+        ValueError,
+        r"block 'w': a dense metric for 4000 coordinates would take 0\.1 GB.*LowRankMetric\(\) or DiagonalMetric\(\)",
+    ),
     "tree depth of zero": (lambda: NUTS(max_tree_depth=0), ValueError, "NUTS: max_tree_depth must be"),
 }
 
@@ -241,7 +274,7 @@ def test_bad_input_is_refused_before_anything_is_compiled(act, kind, message, mo
     def compiled(*_):
         raise AssertionError("the error came too late")
 
-    monkeypatch.setattr("dualtape.ppl.inference.compile_chain", compiled)
+    monkeypatch.setattr("dualtape.samplers.parallel.compile_chain", compiled)
     with pytest.raises(kind, match=message):
         act()
 
@@ -250,7 +283,7 @@ def test_the_table_would_notice_a_late_error(monkeypatch):
     def compiled(*_):
         raise AssertionError("the error came too late")
 
-    monkeypatch.setattr("dualtape.ppl.inference.compile_chain", compiled)
+    monkeypatch.setattr("dualtape.samplers.parallel.compile_chain", compiled)
     with pytest.raises(AssertionError, match="too late"):
         sample(BOUND, progress=False)
 

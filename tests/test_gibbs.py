@@ -17,6 +17,7 @@ from dualtape import (
     RandomScan,
     Repeat,
     SamplingWarning,
+    StanWindows,
     check_sampler,
     model,
     plate,
@@ -141,11 +142,12 @@ def counts(sampler, warmup=400):
 
 def test_warm_up_goes_by_the_updates_of_each_block():
     # Windows of 400 updates end at 75, 100, 150, 350 and 400; of 1200 at 75, 100, 150, 250, 450, 1150 and 1200.
-    assert counts(Gibbs({"a": NUTS(), ...: NUTS()})) == [(5, 400), (5, 400)]
-    assert counts(Gibbs({"a": Repeat(NUTS(), 3), ...: NUTS()}))[0] == (7, 1200)
-    assert counts(Gibbs({"a": Repeat(Gibbs({...: NUTS()}), 3), ...: NUTS()}))[0] == (7, 1200)
-    assert counts(RandomScan({"a": NUTS(), ...: HMC(None, 3)}, weights={"a": 3, ...: 1}, updates=4))[0] == (7, 1200)
-    built, _ = kernel(correlated(), Gibbs({"a": Repeat(NUTS(), 3), ...: NUTS()}))
+    nuts = NUTS(windows=StanWindows())
+    assert counts(Gibbs({"a": nuts, ...: nuts})) == [(5, 400), (5, 400)]
+    assert counts(Gibbs({"a": Repeat(nuts, 3), ...: nuts}))[0] == (7, 1200)
+    assert counts(Gibbs({"a": Repeat(Gibbs({...: nuts}), 3), ...: nuts}))[0] == (7, 1200)
+    assert counts(RandomScan({"a": nuts, ...: HMC(None, 3)}, weights={"a": 3, ...: 1}, updates=4))[0] == (7, 1200)
+    built, _ = kernel(correlated(), Gibbs({"a": Repeat(nuts, 3), ...: nuts}))
     assert built.schedule(400)[0] == 25
     assert built.schedule(400)[-1] == 400
 

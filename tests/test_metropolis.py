@@ -213,7 +213,7 @@ def warm(kernel, start, warmup):
     def advance(state, tuning, first, last):
         def one(index, carry):
             state, info = kernel.step(fold_in(chain_key(3, 0), index), carry[0], carry[1], ())
-            return state, kernel.tune(carry[1], kernel.position(state), info)
+            return state, kernel.tune(carry[1], state, info)
 
         return jax.lax.fori_loop(first, last, one, (state, tuning))
 
@@ -333,7 +333,7 @@ def test_single_precision_stays_single():
         kernel = MH().build(Density(lambda q: -0.5 * jnp.sum(q**2), {"q": 2}), np.float32)
         tuning = kernel.init_tuning()
         state, info = kernel.step(chain_key(0, 0), kernel.init(np.zeros(2, np.float32), ()), tuning, ())
-        learned = kernel.tune(tuning, state.position, info)
+        learned = kernel.tune(tuning, state, info)
     assert [leaf.dtype for leaf in jax.tree.leaves(learned)] == [leaf.dtype for leaf in jax.tree.leaves(tuning)]
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {np.dtype(np.float32)}
 

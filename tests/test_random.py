@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dualtape.samplers.random import _bits, _to_unit, bits, chain_key, fold_in, normal, uniform
+from dualtape.samplers.random import _bits, _half_turn, _to_unit, bits, chain_key, fold_in, normal, uniform
 from jax.extend.random import threefry_2x32
 from scipy import special, stats
 
@@ -148,14 +148,42 @@ def test_normal_numbers_are_normal(wide):
     assert -special.ndtri(-np.log1p(-ALPHA) / NUMBER / 2) > largest > -special.ndtri(-np.log(ALPHA) / NUMBER / 2)
 
 
-def test_inversion_is_accurate(wide):
+def test_normal_numbers_are_those_of_box_and_muller(wide):
     dtype = dtype_of(wide)
     key = chain_key(4, 0)
-    exact = special.ndtri(uniforms(key, wide, 4096).astype(float))
-    found = np.asarray(normal(key, 4096, dtype), float)
-    # 2u − 1 loses digits next to the ends, never more than an epsilon of u: an error there is no bias.
-    tolerance = 8 * np.finfo(dtype).eps * (1 + np.sqrt(2 * np.pi) * np.exp(exact**2 / 2) * 0.5)
-    assert (np.abs(found - exact) < tolerance).all()
+    for size in (1, 2, 7, 4096):
+        u = uniforms(key, wide, 2 * ((size + 1) // 2)).astype(float).reshape(-1, 2)
+        radius, angle = np.sqrt(-2 * np.log(u[:, 0])), 2 * np.pi * (u[:, 1] - 0.5)
+        exact = np.stack([radius * np.sin(angle), radius * np.cos(angle)], 1).reshape(-1)[:size]
+        found = np.asarray(normal(key, size, dtype))
+        assert found.shape == (size,)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, exact, rtol=0, atol=8 * np.finfo(dtype).eps * 6)
+
+
+def test_the_extremes_of_normal_numbers_are_finite(wide):
+    dtype = dtype_of(wide)
+    tiny = 0.5 * 0.5 ** np.finfo(dtype).nmant  # the smallest uniform number
+    assert np.isfinite(np.sqrt(-2 * np.log(dtype(tiny))))
+    sine, cosine = _half_turn(jnp.asarray([-0.5, -0.25, 0.0, 0.25, 0.5], dtype))
+    root = np.sqrt(0.5)
+    np.testing.assert_allclose(sine, [-1, -root, 0, root, 1], atol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(cosine, [0, root, 1, root, 0], atol=4 * np.finfo(dtype).eps)
+
+
+def test_the_two_numbers_of_a_pair_are_independent(wide):
+    """Uniform in the square after the normal distribution function, and so are neighbours and squares of them."""
+    numbers = np.asarray(normal(chain_key(13, 0), NUMBER, dtype_of(wide)), float)
+    levels = special.ndtr(numbers)
+    for a, b in ((levels[::2], levels[1::2]), (levels[1:-1:2], levels[2::2])):
+        cells = (a * 16).astype(int) * 16 + (b * 16).astype(int)
+        assert stats.chisquare(np.bincount(cells, minlength=256)).pvalue > ALPHA / 2
+    # The squared radius of a pair is twice an exponential number, whatever the angle.
+    first, second = numbers[::2], numbers[1::2]
+    squares = 0.5 * (first**2 + second**2)
+    assert stats.kstest(squares, "expon").pvalue > ALPHA
+    angle = np.arctan2(first, second)
+    assert abs(np.corrcoef(squares, angle)[0, 1]) < stats.norm.isf(ALPHA / 2) / np.sqrt(len(first))
 
 
 @pytest.mark.parametrize("lag", [1, 2, 3, 7, 64])

@@ -242,7 +242,7 @@ SAMPLERS = {
 @pytest.mark.filterwarnings("ignore::dualtape.ppl.inference.SamplingWarning")
 @pytest.mark.parametrize(("sampler", "adtype"), SAMPLERS.values(), ids=SAMPLERS.keys())
 def test_draws_are_those_of_the_model_without_the_decision(sampler, adtype):
-    settings = {"draws": 6, "warmup": 2, "chains": 2, "seed": 4, "progress": False, "init": {"m": [0.2, 0.4]}}
+    settings = {"draws": 8, "warmup": 4, "chains": 2, "seed": 4, "progress": False, "init": {"m": [0.2, 0.4]}}
     taped = sample(decides(*DATA), sampler(AutoTape()), adtype=adtype, **settings)
     plain = sample(selects(*DATA), sampler(AutoReverse()), adtype=adtype and AutoReverse(), **settings)
     assert len(np.unique(taped.posterior["m"].values < 0.3)) == 2  # both branches were taken

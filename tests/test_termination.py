@@ -57,7 +57,7 @@ def visited(momenta):
     def one(carry, leaf):
         checkpoints, total = carry
         total = total + momenta[leaf]
-        checkpoints, turning = visit(checkpoints, leaf, momenta[leaf], total)
+        checkpoints, turning = visit(checkpoints, leaf, momenta[leaf - 1], momenta[leaf], total)
         return (checkpoints, total), turning
 
     # A trajectory of 2^(depth + 1) leaves is doubled by subtrees of 2^depth.
@@ -296,7 +296,7 @@ def test_the_new_half_is_taken_with_the_ratio_of_weights():
             sign = 1.0 if forward else -1.0
             end = leap(quartic, point, sign * step_size)
             gain = float(end.log_density - 0.5 * end.momentum[0] ** 2 - point.log_density + 0.5 * momentum**2)
-            went = np.asarray(trees.right.position[:, 0] != 0.8) == forward
+            went = np.asarray(trees.ends.position[:, 1, 0] != 0.8) == forward
             taken = np.asarray(trees.proposal.position[:, 0] != 0.8)[went]
             # What turned over the whole is complete all the same, and the new point may be taken.
             assert stats.binomtest(int(taken.sum()), len(taken), min(1.0, np.exp(gain))).pvalue > 1e-4 / 6

@@ -153,7 +153,7 @@ def test_a_random_walk_moves_each_of_many_discrete_entries():
 @pytest.mark.parametrize("sampler", [MH(), MH(FromPrior())], ids=["random walk", "prior"])
 def test_counts_without_an_end_and_counts_of_counts(sampler):
     """k + 1 of which j are heads: E k = 3 and E j = (E k + 1) / 2."""
-    blocks = Gibbs({"rate": NUTS(), "k": sampler, "j": sampler, "pair": MH(FromPrior())})
+    blocks = Gibbs({"rate": NUTS(target_acceptance=0.95), "k": sampler, "j": sampler, "pair": MH(FromPrior())})
     draws = sample(counts(), blocks, **SHORT | {"draws": 20_000})["posterior"]
     for name, exact in (("k", 3.0), ("j", 2.0)):
         mean, error = mean_error(draws[name].values.astype(float))
