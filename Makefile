@@ -52,6 +52,8 @@ bench: setup-bench
 	$(BIN)/python benchmarks/logistic.py
 	$(BIN)/python benchmarks/gibbs.py
 	$(BIN)/python benchmarks/gradients.py
+	$(BIN)/python benchmarks/warmup.py
+	$(BIN)/python benchmarks/ensemble.py
 	$(MAKE) bench-peers
 
 # dualtape beside NumPyro, BlackJAX, nutpie and Stan, some hours; goes on where it was stopped. A part of it:
