@@ -19,6 +19,7 @@ from .measuring.agreement import Evaluated, rule_out
 from .measuring.timing import TimedLoop, compile_loop, time_together
 from .naming import duration
 from .reverse import AutoReverse
+from .routing import AutoByDimension
 
 # What is tried where the user names no candidates: cheap to compile, and different in what they are good at.
 CANDIDATES: tuple[Backend, ...] = (AutoForward(), AutoReverse())
@@ -143,11 +144,12 @@ class AutoFastest(AbstractRule):
             return Choice(chosen, reason, _measurements(candidates, verdicts, {}))
         points = _usable_points(problem, loops)
         if not points:
-            chosen = next(iter(loops))
+            usual = AutoByDimension().choose(problem).backend
+            chosen = usual if usual in loops else next(iter(loops))
             verdicts |= dict.fromkeys(loops, "finite at none of the points tried")
             reason = (
                 f"not measured: value and derivative were finite at none of {len(_DRAWS)} points drawn for it; "
-                f"the first candidate"
+                f"{'the choice by dimension' if chosen == usual else 'the first candidate'}"
             )
             return Choice(chosen, reason, _measurements(candidates, verdicts, {}))
         alive = dict(loops)

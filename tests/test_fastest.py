@@ -188,9 +188,10 @@ def test_drawn_points_fall_into_the_domain(f, shapes):
     assert [m.verdict for m in choice.measurements] == ["correct", "correct"]
 
 
-def test_where_no_point_is_finite_nothing_is_claimed():
-    choice = prepare_gradient(nowhere, AutoFastest(), jax.ShapeDtypeStruct((2,), "float64")).choice
-    assert choice.backend == AutoForward()
+@pytest.mark.parametrize(("dimension", "usual"), [(2, AutoForward()), (30, AutoReverse())])
+def test_where_no_point_is_finite_nothing_is_claimed(dimension, usual):
+    choice = prepare_gradient(nowhere, AutoFastest(), jax.ShapeDtypeStruct((dimension,), "float64")).choice
+    assert choice.backend == usual
     assert choice.reason.startswith("not measured: value and derivative were finite at none of ")
 
 
