@@ -83,10 +83,12 @@ class _Runner:
         """Make the first steps from every starting point, and go on from where the log density is highest."""
         if not count:
             return
-        best = self.log_density
+        kernel, best = self.compiled.kernel, self.log_density
+        blank = kernel.retune(kernel.init_tuning(), 0, self.settings.warmup)
         chosen: Flock | None = None
         for start in self.starts:
-            self.flock, self.divergences = start, 0
+            self.flock = self.compiled.with_tunings(start, [blank] * self.compiled.chains)
+            self.divergences = 0
             self.first = self.done = np.zeros_like(self.done)
             self._advance_to(count, 1, warming=True)
             if self.stop.is_set():

@@ -122,6 +122,8 @@ def fisher_scales(
         of_scores: those of the scores.
         scales: those so far, kept where nothing has moved.
     """
+    # A chain that stands still has a variance of rounding errors.
+    of_draws = np.where(of_draws > np.square(1e-10 * draw), of_draws, 0.0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if not of_draws.any():
             found = 1.0 / np.sqrt(np.abs(score))
