@@ -200,7 +200,9 @@ def test_every_pair_of_samplers_is_right_where_one_block_bounds_the_other(first,
 
 
 def test_a_mixture_with_its_labels_agrees_with_the_one_without():
-    labels, summed = (posterior(f(MIXED), s)["posterior"] for f, s in ((mixture, MIXTURE), (marginal_mixture, NUTS())))
+    # With the components exchanged there is a minor mode, which labels one at a time do not leave.
+    labels = posterior(mixture(MIXED), MIXTURE, init={"means": [-2.0, 2.0]})["posterior"]
+    summed = posterior(marginal_mixture(MIXED), NUTS())["posterior"]
     assert labels["z"].dtype.kind == "i"
     for pick in (lambda p: p["weight"], lambda p: p["means"][..., 0], lambda p: p["means"][..., 0] * p["weight"]):
         (a, error_a), (b, error_b) = (mean_error(np.asarray(pick(p))) for p in (labels, summed))

@@ -177,7 +177,7 @@ RUNS = {case.name: Run() for case in CASES} | {
     "ig_radon_contextual_effects_minnesota": Run(NUTS(target_acceptance=0.95), draws=5000, divergent=0.005),
     # Ten states without an observation between them: a funnel in the scale of the innovations.
     "ig_brownian_motion_unknown_scales_missing_middle_observations": Run(NUTS(target_acceptance=0.95)),
-    "gp_pois_regr-gp_pois_regr": Run(NUTS(target_acceptance=0.95)),
+    "gp_pois_regr-gp_pois_regr": Run(NUTS(target_acceptance=0.95), divergent=0.005),
     "ig_synthetic_log_gaussian_cox_process": Run(long=True),
 }
 
