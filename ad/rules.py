@@ -230,6 +230,11 @@ def register_rule(rule: Rule) -> None:
     _RULES.insert(0, rule)
 
 
+def registered_rules() -> tuple[Rule, ...]:
+    """The rules in use, in the order in which they are tried."""
+    return tuple(_RULES)
+
+
 def with_rules(f: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
     """The same function of one array, with the registered rules in place of the functions they are for."""
     return replaced(f, _by_rule)

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, Sharding
 
-from ..ad import rules
 from ..ad.routing import current_adtype
+from ..ad.rules import registered_rules
 from .log_density import ModelDensity, TracedModel
 from .programs.canonical import canonical
 
@@ -42,9 +42,9 @@ def run_identity(traced: TracedModel, *settings: Any) -> Hashable | None:
         traced: the model.
         settings: the sampler, and whatever else has a part in its kernel.
     """
-    density = traced.density
+    density, rules = traced.density, registered_rules()
     try:
-        if not all(_is_own(rule.replacement) for rule in rules._RULES):
+        if not all(_is_own(rule.replacement) for rule in rules):
             raise UnknowableError
         program = canonical(density.program.inputs, density.program.equations, density.program.outputs)
         _refuse_objects(program)
@@ -59,7 +59,7 @@ def run_identity(traced: TracedModel, *settings: Any) -> Hashable | None:
             tuple((np.shape(array), str(array.dtype)) for array in density.data),
             traced.names,
             tuple(as_value(setting) for setting in settings),
-            tuple(rules._RULES),
+            rules,
             as_value(current_adtype()),
             tuple((name, as_value(getattr(jax.config, name, None))) for name in sorted(jax.config.values)),
         )

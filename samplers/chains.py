@@ -122,7 +122,7 @@ class _Runner:
             self._advance(border - self.steps, 1, warming=True)
             if self.stop.is_set():
                 return
-            self.tuning = kernel.retune(jax.tree.map(np.asarray, self.tuning), border, settings.warmup)
+            self.tuning = kernel.retune(self.tuning, border, settings.warmup)
         # What a kernel that learns nothing, and so has no schedule, leaves over.
         self._advance(settings.warmup - self.steps, 1, warming=True)
         warm = time.perf_counter()

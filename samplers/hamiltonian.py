@@ -227,9 +227,9 @@ def check_arguments(
     Raises:
         TypeError, ValueError: on the first bad argument.
     """
-    if step_size is not None and not (_is_number(step_size) and 0 < step_size < float("inf")):
+    if step_size is not None and not (is_number(step_size) and 0 < step_size < float("inf")):
         raise ValueError(f"{name}: step_size must be a positive number or None to adapt it, got {step_size!r}.")
-    if not (_is_number(target_acceptance) and 0 < target_acceptance < 1):
+    if not (is_number(target_acceptance) and 0 < target_acceptance < 1):
         raise ValueError(
             f"{name}: target_acceptance must lie between 0 and 1, got {target_acceptance!r}; 0.8 is usual."
         )
@@ -260,5 +260,6 @@ def as_info(**fields: Any) -> Info:
     return Info(**{name: jnp.asarray(value) for name, value in fields.items()})
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is a real number, and not True or False."""
     return isinstance(value, Real) and not isinstance(value, bool)

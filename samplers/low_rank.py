@@ -11,6 +11,7 @@ from jax import lax
 
 from .base import Array, on_host
 from .estimators import FisherDivergence, fisher_scales, geometric_mean_factor
+from .hamiltonian import check_integer
 from .mass_matrix import init_moments, join_moments
 from .metrics import AbstractMetric, Windows, close_moments, multiply, remember_moments
 
@@ -80,8 +81,7 @@ class LowRankMetric(AbstractMetric):
     shrinkage: float = 0.1
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(f"LowRankMetric: rank must be an integer >= 1, got {self.rank!r}.")
+        check_integer("LowRankMetric", "rank", self.rank, 1)
         if not self.cutoff >= 1:
             raise ValueError(f"LowRankMetric: cutoff must be at least 1, got {self.cutoff!r}.")
         if not self.shrinkage > 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from jax import lax
 
 from ..ad.naming import Written
 from .base import Array, Block, Constants, Target, on_host
+from .hamiltonian import is_number
 from .mass_matrix import Moments, init_moments, no_moments, regularized_covariance, update_moments
 from .metrics import AbstractMetric, DenseMetric, DiagonalMetric, UnitMetric
 from .random import fold_in, normal, uniform
@@ -115,9 +115,9 @@ class RandomWalk(AbstractProposal):
 
     def __post_init__(self) -> None:
         scale, rate = self.scale, self.target_acceptance
-        if scale is not None and not (_is_number(scale) and 0 < scale < float("inf")):
+        if scale is not None and not (is_number(scale) and 0 < scale < float("inf")):
             raise ValueError(f"RandomWalk: scale must be a positive number or None to adapt it, got {scale!r}.")
-        if rate is not None and not (_is_number(rate) and 0 < rate < 1):
+        if rate is not None and not (is_number(rate) and 0 < rate < 1):
             raise ValueError(
                 f"RandomWalk: target_acceptance must lie between 0 and 1, got {rate!r}; None chooses by dimension."
             )
@@ -256,7 +256,3 @@ def _with_knowledge(moments: Moments, scale: HostArray) -> Moments:
     weight = 2.0 * known.size
     entries = (moments.draws + weight, moments.mean, moments.scatter + weight * known)
     return Moments(*(on_host(entry, scale.dtype) for entry in entries))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

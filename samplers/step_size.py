@@ -7,8 +7,8 @@ weight of n. The iterates move little in the end, so that the acceptance rate of
 dual averaging, with its larger moves, ends some 0.05 to 0.1 above it, which costs a third of all gradients on
 targets that are nearly Gaussian.
 
-A mean acceptance rate says little of a target whose curvature varies: where trajectories diverge after the first third
-of a warm-up, the rate that is aimed at is raised.
+A mean acceptance rate says little of a target whose curvature varies: where trajectories diverge in the second half of
+a warm-up, the rate that is aimed at is raised.
 
 Source: Robbins and Monro (1951), "A stochastic approximation method"; Polyak and Juditsky (1992), "Acceleration of
 stochastic approximation by averaging"; Andrieu and Thoms (2008), "A tutorial on adaptive MCMC", section 5.

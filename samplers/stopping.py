@@ -6,10 +6,11 @@ import importlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
+
+from .hamiltonian import is_number
 
 HostArray = np.ndarray[Any, Any]
 
@@ -40,9 +41,9 @@ class Until:
     rhat: float = 1.01
 
     def __post_init__(self) -> None:
-        if not (_is_number(self.ess) and 0 < self.ess < float("inf")):
+        if not (is_number(self.ess) and 0 < self.ess < float("inf")):
             raise ValueError(f"Until: ess must be a positive number, got {self.ess!r}; 400 is usual for four chains.")
-        if not (_is_number(self.rhat) and self.rhat > 1):
+        if not (is_number(self.rhat) and self.rhat > 1):
             raise ValueError(f"Until: rhat must be a number above 1, got {self.rhat!r}; 1.01 is usual.")
 
     def lengths(self, draws: int) -> Iterator[int]:
@@ -81,7 +82,3 @@ def _diagnostics(draws: HostArray) -> tuple[HostArray, HostArray]:
     axes = {"chain_axis": 0, "draw_axis": 1}
     ratios = array_stats.rhat(draws, **axes) if len(draws) >= _FEWEST_CHAINS else np.ones(draws.shape[-1])
     return np.asarray(array_stats.ess(draws, **axes)), np.asarray(ratios)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

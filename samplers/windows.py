@@ -69,7 +69,7 @@ class GrowingWindows(AbstractWindows):
         return (*borders, warmup)
 
     def learns(self, done: int, warmup: int) -> bool:
-        """See `AbstractWindows.learns`: from the second window on, and from the first where that is all there is."""
+        """See `AbstractWindows.learns`: from all windows but the last."""
         borders = self.borders(warmup)
         return len(borders) > 1 and done < borders[-2]
 
