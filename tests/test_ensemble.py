@@ -278,15 +278,21 @@ def test_bad_arguments_are_refused():
 
 
 def test_as_many_threads_at_a_time_as_are_asked_for(monkeypatch):
-    seen = set()
-
     class Look(Silent):
-        def update(self, *_):
-            seen.add(threading.current_thread().name)
+        """Holds every thread at its first chain until as many as were asked for are under way."""
 
-    monkeypatch.setattr(inference, "display", lambda *_: Look())
-    one = draw(parallel=Threads(1))
-    assert len(seen) == 1
-    seen.clear()
-    assert_equal(arrays(one), arrays(draw(parallel=Threads(3))))
-    assert len(seen) == 3
+        def __init__(self, threads):
+            self.seen, self.together = set(), threading.Barrier(threads)
+
+        def update(self, *_):
+            if (thread := threading.get_ident()) not in self.seen:
+                self.seen.add(thread)
+                self.together.wait(timeout=60)
+
+    results = []
+    for threads in (1, 3):
+        look = Look(threads)
+        monkeypatch.setattr(inference, "display", lambda *_, look=look: look)
+        results.append(arrays(draw(parallel=Threads(threads))))
+        assert len(look.seen) == threads
+    assert_equal(*results)
