@@ -29,7 +29,8 @@ HostArray = np.ndarray[Any, Any]
 # A chunk should last about this long: short enough for progress and interruption, long enough that the time
 # between two chunks does not count.
 _CHUNK_SECONDS = 0.075
-
+# Steps of the first chunk, when the pace is not known: the first window of a warm-up.
+_FIRST = 20
 
 # From so many points a chain makes its first steps, where its kernel wants it to. Started at random, a quarter of all
 # stay in a minor mode of a population model (Lotka-Volterra); of the best of four points, one in thirteen.
@@ -148,7 +149,7 @@ class _Runner:
         """Run `count` steps in chunks, each as long as a chunk should last at the pace of the one before."""
         done = 0
         while done < count and not self.stop.is_set():
-            wanted = 10 if self.pace == math.inf else round(_CHUNK_SECONDS / (self.pace * thin))
+            wanted = _FIRST if self.pace == math.inf else round(_CHUNK_SECONDS / (self.pace * thin))
             size = min(thin * min(max(wanted, 1), self.compiled.rows), count - done)
             started = time.perf_counter()
             self.start, self.tuning, rows = self.compiled.advance(

@@ -196,24 +196,31 @@ def compile_chain(
         return state, tuning, kernel.position(state), kernel.statistics(info)
 
     def chunk(vectors: tuple[Array, ...], constants: Any, key: Array, how: Array) -> tuple[tuple[Array, ...], Array]:
-        state, tuning = packing.unpack(vectors)
-        first, count, thin, warming = how[0], how[1], how[2], how[3] > 0
+        def whole(carry: tuple[Array, tuple[Array, ...], Array]) -> tuple[Array, tuple[Array, ...], Array]:
+            how, vectors, rows = carry
+            state, tuning = packing.unpack(vectors)
+            first, count, thin, warming = how[0], how[1], how[2], how[3] > 0
 
-        def unfinished(carry: tuple[Array, Any, Any, Array]) -> Array:
-            return carry[0] < count
+            def unfinished(carry: tuple[Array, Any, Any, Array]) -> Array:
+                return carry[0] < count
 
-        def body(carry: tuple[Array, Any, Any, Array]) -> tuple[Array, Any, Any, Array]:
-            index, state, tuning, rows = carry
-            own = fold_in(key, first + index)
-            state, tuning, position, statistics = step(own, state, tuning, constants, warming)
-            row = layout.row(position, statistics)
-            # With thinning the last step of each group overwrites the others.
-            rows = lax.dynamic_update_index_in_dim(rows, row, index // thin, 0)
-            return index + 1, state, tuning, rows
+            def body(carry: tuple[Array, Any, Any, Array]) -> tuple[Array, Any, Any, Array]:
+                index, state, tuning, rows = carry
+                own = fold_in(key, first + index)
+                state, tuning, position, statistics = step(own, state, tuning, constants, warming)
+                row = layout.row(position, statistics)
+                # With thinning the last step of each group overwrites the others.
+                rows = lax.dynamic_update_index_in_dim(rows, row, index // thin, 0)
+                return index + 1, state, tuning, rows
 
+            _, state, tuning, rows = lax.while_loop(unfinished, body, (jnp.int32(0), state, tuning, rows))
+            return how.at[1].set(0), packing.pack_traced((state, tuning)), rows
+
+        # A loop of one round: XLA makes one native function of it, where it would run every cut of a vector as an
+        # operation of its own, which takes longer than twenty steps of a small model.
         rows = jnp.zeros((capacity, layout.width), dtype)
-        _, state, tuning, rows = lax.while_loop(unfinished, body, (jnp.int32(0), state, tuning, rows))
-        return packing.pack_traced((state, tuning)), rows
+        _, vectors, rows = lax.while_loop(lambda carry: carry[0][1] > 0, whole, (how, vectors, rows))
+        return vectors, rows
 
     start, _, _ = jax.eval_shape(init, position, shapes)
     key = chain_key(0, 0)

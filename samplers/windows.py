@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from dataclasses import dataclass
 
 # More doublings than any sampler makes.
@@ -53,20 +54,7 @@ class GrowingWindows(AbstractWindows):
 
     def borders(self, warmup: int) -> tuple[int, ...]:
         """See `AbstractWindows.borders`; 20, 38, 65, 105, ..."""
-        if warmup < 2:
-            return (warmup,) if warmup else ()
-        last = warmup - max(round(0.1 * warmup), 1)
-        borders = [min(20, max(warmup // 5, 1))]
-        window = 0.6 * borders[0]
-        while borders[-1] + max(1.5 * window, 1.0) < last:
-            window = max(1.5 * window, 1.0)
-            borders.append(borders[-1] + int(window))
-        # What is left over joins the last of these windows, unless it is as long as half of it.
-        if last - borders[-1] < window / 2 and len(borders) > 1:
-            borders.pop()
-        if borders[-1] < last:
-            borders.append(last)
-        return (*borders, warmup)
+        return _growing(warmup)
 
     def learns(self, done: int, warmup: int) -> bool:
         """See `AbstractWindows.learns`: from all windows but the last."""
@@ -119,3 +107,22 @@ class StanWindows(AbstractWindows):
         """See `AbstractWindows.learns`: not from the first window, nor from the last."""
         borders = self.borders(warmup)
         return len(borders) > 2 and borders[0] <= done < borders[-2]
+
+
+@functools.lru_cache
+def _growing(warmup: int) -> tuple[int, ...]:
+    """The borders of `GrowingWindows`, which are asked for at each of them."""
+    if warmup < 2:
+        return (warmup,) if warmup else ()
+    last = warmup - max(round(0.1 * warmup), 1)
+    borders = [min(20, max(warmup // 5, 1))]
+    window = 0.6 * borders[0]
+    while borders[-1] + max(1.5 * window, 1.0) < last:
+        window = max(1.5 * window, 1.0)
+        borders.append(borders[-1] + int(window))
+    # What is left over joins the last of these windows, unless it is as long as half of it.
+    if last - borders[-1] < window / 2 and len(borders) > 1:
+        borders.pop()
+    if borders[-1] < last:
+        borders.append(last)
+    return (*borders, warmup)
