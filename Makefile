@@ -54,6 +54,7 @@ bench: setup-bench
 	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/warmup.py
 	$(BIN)/python benchmarks/ensemble.py
+	$(BIN)/python -m benchmarks.kernels
 	$(MAKE) bench-peers
 
 # dualtape beside NumPyro, BlackJAX, nutpie and Stan, some hours; goes on where it was stopped. A part of it:

@@ -35,18 +35,21 @@ if TYPE_CHECKING:
     from .low_rank import LowRankMetric
     from .metrics import AbstractMetric, DenseMetric, DiagonalMetric, UnitMetric
     from .metropolis import MH, FromPrior, Proposal
+    from .microcanonical import MicrocanonicalHMC
     from .nuts import NUTS
     from .parallel import AbstractParallel, Threads, Vectorized
     from .particle import ParticleGibbs
     from .proposals import AbstractProposal, RandomWalk
     from .slice import Slice
     from .stopping import Until
+    from .walnuts import WALNUTS
     from .windows import AbstractWindows, GrowingWindows, StanWindows
 
 __all__ = [
     "HMC",
     "MH",
     "NUTS",
+    "WALNUTS",
     "AbstractComposition",
     "AbstractEstimator",
     "AbstractKernel",
@@ -70,6 +73,7 @@ __all__ = [
     "GrowingWindows",
     "Joint",
     "LowRankMetric",
+    "MicrocanonicalHMC",
     "ParticleGibbs",
     "Proposal",
     "RandomScan",
@@ -127,6 +131,7 @@ import_lazily(
             "FromPrior",
             "Proposal",
         ),
+        "microcanonical": ("MicrocanonicalHMC",),
         "nuts": ("NUTS",),
         "parallel": (
             "AbstractParallel",
@@ -140,6 +145,7 @@ import_lazily(
         ),
         "slice": ("Slice",),
         "stopping": ("Until",),
+        "walnuts": ("WALNUTS",),
         "windows": (
             "AbstractWindows",
             "GrowingWindows",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -43,11 +43,13 @@ class Info(NamedTuple):
         lp: log π at the new position.
         acceptance_rate: mean of min(1, exp(H₀ − H)) over the points visited.
         diverging: whether the energy error exceeded its limit.
-        energy: H at the new point.
+        energy: H at the new point; None where the dynamics does not conserve it.
         n_steps: leapfrog steps taken.
         step_size: ε.
         tree_depth: doublings of the trajectory; None for a trajectory of fixed length.
         reached_max_treedepth: whether the trajectory stopped at the depth limit; None likewise.
+        unhalved_rate: share of the macro steps for which one leapfrog step was good enough; None where none is halved.
+        turned: whether the trajectory had turned back at its end; None where nothing is learned from that.
         gradient_error: relative difference from another backend's gradient; NaN where it was not compared, None where
             no audit was asked for.
     """
@@ -55,11 +57,13 @@ class Info(NamedTuple):
     lp: Array
     acceptance_rate: Array
     diverging: Array
-    energy: Array
+    energy: Array | None
     n_steps: Array
     step_size: Array
     tree_depth: Array | None = None
     reached_max_treedepth: Array | None = None
+    unhalved_rate: Array | None = None
+    turned: Array | None = None
     gradient_error: Array | None = None
 
 
@@ -256,10 +260,10 @@ def check_integer(name: str, argument: str, value: object, low: int, high: int |
 
 
 def as_info(**fields: Any) -> Info:
-    """An `Info` of arrays."""
-    return Info(**{name: jnp.asarray(value) for name, value in fields.items()})
+    """An `Info` of arrays, and of None where there is nothing to tell."""
+    return Info(**jax.tree.map(jnp.asarray, fields))
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a real number, and not True or False."""
     return isinstance(value, Real) and not isinstance(value, bool)

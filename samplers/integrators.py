@@ -23,12 +23,14 @@ class Point(NamedTuple):
         momentum: u, whitened, shape (dimension,).
         log_density: log π(q), shape ().
         gradient: ∇log π(q), shape (dimension,).
+        record: what an integrator keeps of its way from the start to here, a pytree; None where it keeps nothing.
     """
 
     position: Array
     momentum: Array
     log_density: Array
     gradient: Array
+    record: Any = None
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def begin_tree(start: Point, course: Course) -> Tree:
     """The trajectory of one point."""
     zero, none = jnp.zeros_like(course.start_energy), jnp.zeros((), bool)
     return Tree(
-        ends=Point(*(jnp.stack([field, field]) for field in start)),
+        ends=jax.tree.map(lambda field: jnp.stack([field, field]), start),
         proposal=_proposal(start, course.start_energy, jnp.ones_like(zero)),
         total=start.momentum,
         depth=jnp.zeros((), jnp.int32),
@@ -198,7 +198,7 @@ def signed_step(tree: Tree, course: Course) -> Array:
 def begin_subtree(tree: Tree, course: Course, checkpoints: Checkpoints) -> Growth:
     """The subtree that will double `tree`, without leaves; what `checkpoints` hold does not matter."""
     side, none = _side(tree, course), jnp.zeros((), bool)
-    edge = Point(*(_row(field, side) for field in tree.ends))
+    edge = jax.tree.map(lambda rows: _row(rows, side), tree.ends)
     return Growth(
         end=edge,
         proposal=_proposal(edge, course.start_energy, jnp.zeros_like(course.start_energy)),
@@ -271,7 +271,7 @@ def join(tree: Tree, subtree: Growth, course: Course, chance: Array) -> Tree:
     turning = is_turning(far, last, total)
     across = is_turning(far, first, tree.total + first) | is_turning(edge, last, subtree.total + edge)
     return Tree(
-        ends=Point(*(_put(rows, side, field) for rows, field in zip(tree.ends, subtree.end, strict=True))),
+        ends=jax.tree.map(lambda rows, field: _put(rows, side, field), tree.ends, subtree.end),
         proposal=select(take, new, old)._replace(weight=old.weight + new.weight),
         total=total,
         depth=tree.depth + 1,

@@ -28,6 +28,8 @@ class Tuning(NamedTuple):
         memory: what the metric remembers of the draws; its structure is the metric's affair.
         learning: whether the open window feeds the metric, shape ().
         doublings: limit of a trajectory that grows by doubling, shape ().
+        falling: whether the chain is on its way to the typical set, shape (); None where the kernel does not ask.
+        length: what is known of the length of trajectories that do not grow by doubling; None where nothing is learned.
     """
 
     step_size: Array
@@ -36,6 +38,8 @@ class Tuning(NamedTuple):
     memory: Any
     learning: Array
     doublings: Array
+    falling: Array | None = None
+    length: Any = None
 
 
 @dataclass(frozen=True)
