@@ -25,6 +25,9 @@ _DENSITIES: dict[type[Any], LogDensity] = {}
 
 _LOG_2PI = float(np.log(2 * np.pi))
 
+# Up to this size the covariance of a Gaussian is taken apart without LAPACK.
+_ELIMINATED = 24
+
 # Supports with nothing outside.
 _REAL = (dist.constraints.real, dist.constraints.real_vector)
 
@@ -164,30 +167,71 @@ def _gaussian(centred: Any, covariance: Any) -> Any:
 
     Source: Rasmussen and Williams (2006), "Gaussian Processes for Machine Learning", equation 5.9.
     """
-    return _factored(centred, covariance)[0]
-
-
-def _factored(centred: Any, covariance: Any) -> tuple[Any, Any, Any]:
-    """The log density, L⁻¹r and L for Σ = LL'."""
-    rows, size = jnp.reshape(centred, (-1, centred.shape[-1])), centred.shape[-1]
-    # LAPACK wants columns, the rest of a program rows: transposed, the symmetric matrix need not be copied.
-    factor = lax.linalg.cholesky(covariance.T, symmetrize_input=False)
-    white = lax.linalg.triangular_solve(factor, rows.T, left_side=True, lower=True).T.reshape(centred.shape)
-    constant = jnp.sum(jnp.log(jnp.diagonal(factor))) + 0.5 * size * _LOG_2PI
-    return -0.5 * jnp.sum(jnp.square(white), axis=-1) - constant, white, factor
+    if centred.shape[-1] <= _ELIMINATED:
+        inverse, _, half_log_det = _eliminated(covariance)
+        return _of_white(_times(centred, inverse.T), half_log_det)
+    white, _, half_log_det = _solved(centred, covariance)
+    return _of_white(white, half_log_det)
 
 
 @_gaussian.defjvp
 def _change_of_gaussian(primals: Any, tangents: Any) -> tuple[Any, Any]:
     (centred, covariance), (change, widening) = primals, tangents
-    value, white, factor = _factored(centred, covariance)
-    unit = jnp.eye(centred.shape[-1], dtype=factor.dtype)
-    inverse = lax.linalg.triangular_solve(factor, unit, left_side=True, lower=True)
-    # L'⁻¹ by rows, which is L⁻¹ by columns; without the barrier XLA copies it to multiply what is slower.
-    rows = lax.optimization_barrier(inverse.T)
-    alpha = white @ rows.T
-    slope = 0.5 * (alpha[..., :, None] * alpha[..., None, :] - rows @ rows.T)
-    return value, jnp.sum(slope * widening, axis=(-2, -1)) - jnp.sum(alpha * change, axis=-1)
+    if centred.shape[-1] <= _ELIMINATED:
+        inverse, precision, half_log_det = _eliminated(covariance)
+        white = _times(centred, inverse.T)
+        alpha = _times(white, inverse)
+    else:
+        white, factor, half_log_det = _solved(centred, covariance)
+        unit = jnp.eye(centred.shape[-1], dtype=factor.dtype)
+        inverse = lax.linalg.triangular_solve(factor, unit, left_side=True, lower=True)
+        # L'⁻¹ by rows, which is L⁻¹ by columns; without the barrier XLA copies it to multiply what is slower.
+        rows = lax.optimization_barrier(inverse.T)
+        alpha, precision = white @ rows.T, rows @ rows.T
+    slope = 0.5 * (alpha[..., :, None] * alpha[..., None, :] - precision)
+    changed = jnp.sum(slope * widening, axis=(-2, -1)) - jnp.sum(alpha * change, axis=-1)
+    return _of_white(white, half_log_det), changed
+
+
+def _of_white(white: Any, half_log_det: Any) -> Any:
+    """The log density from L⁻¹r and ½ log |Σ|."""
+    return -0.5 * jnp.sum(jnp.square(white), axis=-1) - half_log_det - 0.5 * white.shape[-1] * _LOG_2PI
+
+
+def _solved(centred: Any, covariance: Any) -> tuple[Any, Any, Any]:
+    """L⁻¹r, L for Σ = LL', and ½ log |Σ|."""
+    rows = jnp.reshape(centred, (-1, centred.shape[-1]))
+    # LAPACK wants columns, the rest of a program rows: transposed, the symmetric matrix need not be copied.
+    factor = lax.linalg.cholesky(covariance.T, symmetrize_input=False)
+    white = lax.linalg.triangular_solve(factor, rows.T, left_side=True, lower=True).T.reshape(centred.shape)
+    return white, factor, jnp.sum(jnp.log(jnp.diagonal(factor)))
+
+
+def _eliminated(covariance: Any) -> tuple[Any, Any, Any]:
+    """L⁻¹, Σ⁻¹ and ½ log |Σ| of a small Σ = LL', by Gaussian elimination in Σ and the identity side by side.
+
+    Round k leaves row k of L' on the left and row k of L⁻¹ on the right. What calls LAPACK or multiplies matrices is not
+    compiled with what is around it, and would keep the whole loop of a sampler from becoming one native function.
+    """
+    size = covariance.shape[-1]
+    number = np.arange(size)[:, None]
+
+    def eliminate(k: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        rows, precision = carry
+        pivot_row = lax.dynamic_index_in_dim(rows, k, 0, keepdims=False)
+        root = lax.rsqrt(lax.dynamic_index_in_dim(pivot_row, k, 0, keepdims=False))
+        finished, column = pivot_row * root, lax.dynamic_index_in_dim(rows, k, 1, keepdims=True) * root
+        rows = jnp.where(number > k, rows - column * finished, jnp.where(number == k, finished, rows))
+        return rows, precision + finished[size:, None] * finished[size:]
+
+    both = jnp.concatenate([covariance, jnp.eye(size, dtype=covariance.dtype)], axis=1)
+    rows, precision = lax.fori_loop(0, size, eliminate, (both, jnp.zeros_like(covariance)))
+    return rows[:, size:], precision, jnp.sum(jnp.log(jnp.diagonal(rows)))
+
+
+def _times(rows: Any, matrix: Any) -> Any:
+    """Rows times a small matrix; of a single row as a sum, for the same reason."""
+    return jnp.sum(rows[:, None] * matrix, axis=0) if rows.ndim == 1 else rows @ matrix
 
 
 @register_log_density(dist.MultivariateNormal)

@@ -32,9 +32,16 @@ _CHUNK_SECONDS = 0.075
 # Steps of the first chunk, when the pace is not known: the first window of a warm-up.
 _FIRST = 20
 
-# From so many points a chain makes its first steps, where its kernel wants it to. Started at random, a quarter of all
-# stay in a minor mode of a population model (Lotka-Volterra); of the best of four points, one in thirteen.
-TRIES = 4
+# From so many points a chain makes its first steps, where its kernel wants it to, and so many of them go on to the end
+# of the trial. Started at random, a fifth of all chains stay in a minor mode of a population model (Lotka-Volterra); of
+# those that go on from the best of four points, one in nine, and with twelve points, of which the four best go on after
+# a quarter of the steps, one in a hundred. First steps are short: the twelve cost no more gradients than the four.
+TRIES, _FINALISTS = 12, 4
+
+
+def heats(count: int) -> tuple[tuple[int, int], ...]:
+    """The heats of a trial of `count` steps: after how many steps each ends, and how many points go on."""
+    return (max(count // 4, 1), _FINALISTS), (count, 1)
 
 
 class Progress(Protocol):
@@ -137,13 +144,17 @@ class _Runner:
         if not count:
             return
         blank = self.compiled.kernel.retune(self.tuning, 0, self.settings.warmup)
-        best, chosen = -math.inf, (self.start, blank)
-        for start in self.starts:
-            self.start, self.tuning, self.steps, self.divergences = start, blank, 0, 0
-            self._advance(count, 1, warming=True)
-            if self.log_density > best:
-                best, chosen = self.log_density, (self.start, self.tuning)
-        self.start, self.tuning = chosen
+        going, before = [(start, blank) for start in self.starts], 0
+        for end, places in heats(count):
+            ended = []
+            for self.start, self.tuning in going:
+                self.steps = before
+                self._advance(end - before, 1, warming=True)
+                ended.append((self.log_density, self.start, self.tuning))
+            ended.sort(key=lambda run: run[0], reverse=True)
+            going, before = [run[1:] for run in ended[:places]], end
+        self.start, self.tuning = going[0]
+        self.steps, self.divergences = count, 0
 
     def _advance(self, count: int, thin: int, *, warming: bool) -> None:
         """Run `count` steps in chunks, each as long as a chunk should last at the pace of the one before."""
@@ -159,7 +170,8 @@ class _Runner:
             self.steps += size
             done += size
             statistics = self.compiled.layout.statistics(rows)
-            self.log_density = float(statistics["lp"][-1])
+            log_density = float(statistics["lp"][-1])
+            self.log_density = -math.inf if math.isnan(log_density) else log_density
             if warming:
                 self.gradients += int(np.sum(statistics.get("n_steps", 0)))
             else:

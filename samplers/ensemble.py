@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .chains import Draws, Progress, Settings, collect
+from .chains import Draws, Progress, Settings, collect, heats
 from .ensemble_compilation import CompiledEnsemble, Flock, as_chunks, choose_chains
 
 HostArray = np.ndarray[Any, Any]
@@ -83,21 +83,22 @@ class _Runner:
         """Make the first steps from every starting point, and go on from where the log density is highest."""
         if not count:
             return
-        kernel, best = self.compiled.kernel, self.log_density
+        kernel = self.compiled.kernel
         blank = kernel.retune(kernel.init_tuning(), 0, self.settings.warmup)
-        chosen: Flock | None = None
-        for start in self.starts:
-            self.flock = self.compiled.with_tunings(start, [blank] * self.compiled.chains)
-            self.divergences = 0
-            self.first = self.done = np.zeros_like(self.done)
-            self._advance_to(count, 1, warming=True)
-            if self.stop.is_set():
-                return
-            better = self.log_density > best
-            best = np.where(better, self.log_density, best)
-            chosen = self.flock if chosen is None else choose_chains(better, self.flock, chosen)
-        if chosen is not None:
-            self.flock = chosen
+        # One at a time: what each chain remembers of its draws takes much memory.
+        going = (self.compiled.with_tunings(start, [blank] * self.compiled.chains) for start in self.starts)
+        best: list[tuple[HostArray, Flock]] = []
+        before = 0
+        for end, places in heats(count):
+            best = []
+            for self.flock in going:
+                self.first = self.done = np.full_like(self.done, before)
+                self._advance_to(end, 1, warming=True)
+                if self.stop.is_set():
+                    return
+                _place(best, self.log_density, self.flock, places)
+            going, before = (flock for _, flock in best), end
+        self.flock, self.divergences = best[0][1], 0
 
     def _advance_to(self, end: int, thin: int, *, warming: bool) -> None:
         """Run every chain until it has made `end` transitions."""
@@ -171,6 +172,23 @@ class _Runner:
         done = int(self.done.min()) - (0 if warming else self.settings.warmup)
         typical = float(np.median(known)) if known.size else np.nan
         self.progress.update(0, "warm-up" if warming else "sampling", done, self.divergences, typical)
+
+
+def _place(best: list[tuple[HostArray, Flock]], log_density: HostArray, flock: Flock, places: int) -> None:
+    """Put a flock among the best, chain by chain.
+
+    Args:
+        best: log densities, shape (chains,), and flocks; in every chain the highest comes first.
+        log_density: of the chains of the flock.
+        flock: what is to be placed.
+        places: how many are kept.
+    """
+    for place, (other, held) in enumerate(best):
+        better = log_density > other
+        best[place] = np.where(better, log_density, other), choose_chains(better, flock, held)
+        log_density, flock = np.where(better, other, log_density), choose_chains(better, held, flock)
+    if len(best) < places:
+        best.append((log_density, flock))
 
 
 def run_ensemble(

@@ -100,6 +100,20 @@ def test_the_gaussian_has_right_second_derivatives():
     np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("size", [1, 2, 24, 25, 60])
+def test_small_and_large_gaussians_are_taken_apart_alike(size):
+    rng = np.random.default_rng(size)
+    # Eigenvalues from 10⁻⁸ to 1.
+    vectors, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    sigma = vectors * np.logspace(-8, 0, size) @ vectors.T
+    y = np.linalg.cholesky(sigma) @ rng.normal(size=size)
+    value, slope = jax.value_and_grad(lambda a: log_density(dist.MultivariateNormal(0.0, a * sigma), y))(1.0)
+    np.testing.assert_allclose(value, stats.multivariate_normal.logpdf(y, np.zeros(size), sigma), rtol=1e-6)
+    np.testing.assert_allclose(slope, 0.5 * (y @ np.linalg.solve(sigma, y) - size), rtol=1e-5, atol=1e-6)
+    indefinite = dist.MultivariateNormal(0.0, covariance_matrix=sigma - 2 * np.eye(size), validate_args=False)
+    assert np.isnan(log_density(indefinite, y))
+
+
 def test_the_gaussian_is_that_of_scipy():
     sigma = np.asarray(covariance(np.array([0.3, -1.0, 0.0])))
     expected = stats.multivariate_normal.logpdf(Y[:6], np.full(6, 0.2), sigma)
