@@ -210,8 +210,8 @@ def _solved(centred: Any, covariance: Any) -> tuple[Any, Any, Any]:
 def _eliminated(covariance: Any) -> tuple[Any, Any, Any]:
     """L⁻¹, Σ⁻¹ and ½ log |Σ| of a small Σ = LL', by Gaussian elimination in Σ and the identity side by side.
 
-    Round k leaves row k of L' on the left and row k of L⁻¹ on the right. What calls LAPACK or multiplies matrices is not
-    compiled with what is around it, and would keep the whole loop of a sampler from becoming one native function.
+    Round k leaves row k of L' on the left and row k of L⁻¹ on the right. What calls LAPACK or multiplies matrices is
+    not compiled with what is around it, and would keep the loop of a sampler from becoming one native function.
     """
     size = covariance.shape[-1]
     number = np.arange(size)[:, None]

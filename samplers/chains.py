@@ -146,13 +146,14 @@ class _Runner:
         blank = self.compiled.kernel.retune(self.tuning, 0, self.settings.warmup)
         going, before = [(start, blank) for start in self.starts], 0
         for end, places in heats(count):
-            ended = []
+            best: list[tuple[float, Start, Any]] = []
             for self.start, self.tuning in going:
                 self.steps = before
                 self._advance(end - before, 1, warming=True)
-                ended.append((self.log_density, self.start, self.tuning))
-            ended.sort(key=lambda run: run[0], reverse=True)
-            going, before = [run[1:] for run in ended[:places]], end
+                best.append((self.log_density, self.start, self.tuning))
+                # What is left behind at once leaves its memory to the next.
+                best = sorted(best, key=lambda run: -run[0])[:places]
+            going, before = [run[1:] for run in best], end
         self.start, self.tuning = going[0]
         self.steps, self.divergences = count, 0
 

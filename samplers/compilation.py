@@ -138,12 +138,14 @@ class CompiledChain:
     ) -> tuple[Start, Any, HostArray]:
         """Run `count` steps, the first of them number `first` of the chain.
 
+        Nobody may use `start` and `tuning` after this: what is large in them makes room for what takes its place.
+
         Returns:
             Where the chain is now, the new tuning, and a row for every thin-th step.
         """
         how = np.array([first, count, thin, warming], np.int32)
         vectors, rows = self._chunk(self.packing.pack((start.state, tuning)), start.constants, key, how)
-        state, tuning = self.packing.unpack([np.asarray(vector) for vector in vectors])
+        state, tuning = self.packing.fetch(vectors)
         return Start(state, start.constants), tuning, np.asarray(rows)[: count // thin]
 
 
@@ -231,7 +233,7 @@ def compile_chain(
     vectors = jax.eval_shape(packing.pack_traced, (start.state, tuning))
     arguments = (vectors, start.constants, key, np.zeros(4, np.int32))
     # What takes longest comes first.
-    main, beginning = compile_soon(chunk, *arguments), compile_soon(init, position, shapes)
+    main, beginning = compile_soon(chunk, *arguments, donate=(0,)), compile_soon(init, position, shapes)
     meanwhile()
     programs = beginning.result(), main.result()
     return CompiledChain(

@@ -21,16 +21,18 @@ HostArray = np.ndarray[Any, Any]
 _WHOLE = 32
 # Draws and scores that are remembered: as many as fit into 64 MB, but not more than these.
 _MEMORY, _MOST = 1 << 23, 512
+# Directions that are looked at beyond those that are stretched, and how often what is found is refined.
+_MORE, _POWERS = 10, 3
 # Beyond this many coordinates these would be too few to tell directions by.
 _WIDEST = 20_000
 
 
 class Factor(NamedTuple):
-    """L = D (1 + U (S − 1) Uᵀ) with diagonal D and S.
+    """L = D (1 + Uᵀ (S − 1) U) with diagonal D and S.
 
     Args:
         scales: D, shape (dimension,).
-        directions: U with orthonormal columns, shape (dimension, rank); columns of zeros are not in use.
+        directions: U with orthonormal rows, shape (rank, dimension); rows of zeros are not in use.
         stretches: S, shape (rank,).
         stretched: whether there is any direction, shape (): without, L is diagonal and costs no more.
     """
@@ -42,17 +44,30 @@ class Factor(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The latest draws and scores.
+    """The latest draws and scores, in a ring: they are written over when the capacity is used up.
 
     Args:
         rows: one above the other, shape (capacity + 1, 2, dimension); the last row is never read.
-        seen: how many have been remembered; they go round when the capacity is used up.
-        older: how many of them belong to windows that are closed.
+        seen: how many have been remembered.
+        begin: the number of the first that counts.
+        open: that of the first of the open window.
     """
 
     rows: Array
     seen: Array
-    older: Array
+    begin: Array
+    open: Array
+
+    @property
+    def capacity(self) -> int:
+        """How many are remembered at most."""
+        return int(self.rows.shape[0]) - 1
+
+    def latest(self) -> HostArray:
+        """Those that count, the latest last, shape (n, 2, dimension); on the host."""
+        seen = int(self.seen)
+        numbers = np.arange(max(int(self.begin), seen - self.capacity), seen)
+        return np.asarray(self.rows)[numbers % self.capacity]
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,7 @@ class LowRankMetric(AbstractMetric):
         if dimension <= _WHOLE or dimension > _WIDEST:
             return np.eye(dimension, dtype=dtype) if 1 < dimension <= _WHOLE else np.ones(dimension, dtype)
         rank = min(self.rank, dimension)
-        return _factor(np.ones(dimension), np.zeros((dimension, rank)), np.ones(rank), dtype)
+        return _factor(np.ones(dimension), np.zeros((rank, dimension)), np.ones(rank), dtype)
 
     def colour(self, scale: Any, whitened: Array) -> Array:
         """See `AbstractMetric.colour`."""
@@ -115,24 +130,22 @@ class LowRankMetric(AbstractMetric):
             return Windows(nothing, nothing)
         capacity = min(_MEMORY // (2 * dimension), _MOST)
         zero = on_host(0, np.int32)
-        return Rows(on_host(np.zeros((capacity + 1, 2, dimension)), dtype), zero, zero)
+        return Rows(on_host(np.zeros((capacity + 1, 2, dimension), dtype), dtype), zero, zero, zero)
 
     def remember(self, memory: Any, position: Array, gradient: Array, keep: Array) -> Any:
         """See `AbstractMetric.remember`."""
         if isinstance(memory, Windows):
             return remember_moments(memory, position, gradient, keep)
-        capacity = memory.rows.shape[0] - 1
         # Written in any case, to a row that nobody reads: choosing between two memories would copy one of them.
-        at = jnp.where(keep, memory.seen % capacity, capacity)
+        at = jnp.where(keep, memory.seen % memory.capacity, memory.capacity)
         rows = lax.dynamic_update_index_in_dim(memory.rows, jnp.stack([position, gradient]), at, 0)
-        return Rows(rows, memory.seen + keep.astype(memory.seen.dtype), memory.older)
+        return memory._replace(rows=rows, seen=memory.seen + keep.astype(memory.seen.dtype))
 
     def learn(self, memory: Any, scale: Any) -> Any:
         """See `AbstractMetric.learn`."""
         if isinstance(memory, Windows):
             return self._learn_all(memory, scale)
-        capacity = memory.rows.shape[0] - 1
-        draws, scores = np.moveaxis(np.asarray(memory.rows)[: min(int(memory.seen), capacity)], 1, 0)
+        draws, scores = np.moveaxis(memory.latest(), 1, 0)
         if not len(draws):
             return scale
         means = draws.mean(axis=0), scores.mean(axis=0)
@@ -144,12 +157,7 @@ class LowRankMetric(AbstractMetric):
         """See `AbstractMetric.close`."""
         if isinstance(memory, Windows):
             return close_moments(memory, overlap=overlap)
-        capacity, seen = memory.rows.shape[0] - 1, int(memory.seen)
-        kept = min(seen - int(memory.older), capacity) if overlap else 0
-        rows = np.zeros_like(memory.rows)
-        rows[:kept] = np.asarray(memory.rows)[[(seen - kept + i) % capacity for i in range(kept)]]
-        count = on_host(kept, np.int32)
-        return Rows(on_host(rows, rows.dtype), count, count)
+        return memory._replace(begin=memory.open if overlap else memory.seen, open=memory.seen)
 
     def _learn_all(self, memory: Windows, scale: HostArray) -> HostArray:
         """All directions of few coordinates."""
@@ -159,12 +167,13 @@ class LowRankMetric(AbstractMetric):
     def _directions(self, draws: HostArray, scores: HostArray, rank: int) -> tuple[HostArray, HostArray]:
         """U and S, from centred draws and scores in units of the scales, shape (rows, dimension)."""
         rows, dimension = draws.shape
-        directions, stretches = np.zeros((dimension, rank)), np.ones(rank)
+        directions, stretches = np.zeros((rank, dimension)), np.ones(rank)
         spread = np.sqrt(np.mean(draws**2)), np.sqrt(np.mean(scores**2))
         if rows < 10 or not np.isfinite(spread).all() or min(spread) == 0:
             return directions, stretches
-        # Nothing is known outside of what the draws and the scores span.
-        basis, _ = np.linalg.qr(np.concatenate([draws, scores]).T)
+        # Where the variance is too small for its scale, that of the scores is too large.
+        leading = [_leading(part, min(rank + _MORE, rows, dimension)) for part in (draws, scores)]
+        basis, _ = np.linalg.qr(np.concatenate(leading, axis=1))
         covariances = [
             (part.T @ part / size**2 + self.shrinkage * np.eye(part.shape[1])) / (rows + self.shrinkage)
             for part, size in ((draws @ basis, spread[0]), (scores @ basis, spread[1]))
@@ -173,8 +182,19 @@ class LowRankMetric(AbstractMetric):
         distance = np.abs(np.log(roots))
         far = np.argsort(-distance)[:rank]
         far = far[2.0 * distance[far] > np.log(self.cutoff)]
-        directions[:, : len(far)], stretches[: len(far)] = basis @ vectors[:, far], roots[far]
+        directions[: len(far)], stretches[: len(far)] = (basis @ vectors[:, far]).T, roots[far]
         return directions, stretches
+
+
+def _leading(rows: HostArray, count: int) -> HostArray:
+    """About the `count` directions in which rows, shape (n, dimension), vary the most; orthonormal, in columns.
+
+    Source: Halko, Martinsson and Tropp (2011), "Finding structure with randomness", algorithm 4.4.
+    """
+    block = np.random.default_rng(0).normal(size=(rows.shape[1], count))
+    for _ in range(_POWERS):
+        block, _ = np.linalg.qr(rows.T @ (rows @ block))
+    return block
 
 
 def _factor(scales: HostArray, directions: HostArray, stretches: HostArray, dtype: Any) -> Factor:
@@ -183,11 +203,11 @@ def _factor(scales: HostArray, directions: HostArray, stretches: HostArray, dtyp
 
 
 def _stretched(factor: Factor, vector: Array) -> Array:
-    """(1 + U (S − 1) Uᵀ) v."""
+    """(1 + Uᵀ (S − 1) U) v."""
 
     def stretch() -> Array:
-        along = (factor.stretches - 1.0) * jnp.dot(vector, factor.directions)
-        return vector + jnp.dot(factor.directions, along)
+        along = (factor.stretches - 1.0) * jnp.dot(factor.directions, vector)
+        return vector + jnp.dot(along, factor.directions)
 
     stretched: Array = lax.cond(factor.stretched, stretch, lambda: vector)
     return stretched

@@ -1,7 +1,7 @@
 """Many small arrays as a few vectors: handing an array to a compiled program takes a microsecond or two.
 
-Leaves of a pytree are laid end to end, one vector for each dtype. Large ones stay as they are, since they would be
-copied.
+Leaves of a pytree are laid end to end, one vector for each dtype. Large ones stay as they are, where they are, since
+they would be copied.
 """
 
 from __future__ import annotations
@@ -20,12 +20,20 @@ _LARGE = 4096
 
 
 @dataclass(frozen=True)
-class _Leaf:
-    """Where a leaf is found: which vector it stands in, from where, and its shape."""
+class _Place:
+    """Where a leaf is found: which vector it stands in, from where, and its shape; a large leaf is its own vector."""
 
     vector: int
     first: int
     shape: tuple[int, ...]
+    large: bool
+
+    def look(self, vectors: Sequence[Any]) -> Any:
+        """The leaf."""
+        vector = vectors[self.vector]
+        if self.large:
+            return vector
+        return vector[self.first : self.first + math.prod(self.shape)].reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -34,54 +42,54 @@ class Packing:
 
     Args:
         structure: of the pytrees.
-        leaves: where each leaf is found.
-        count: how many vectors there are.
+        places: where each leaf is found.
+        large: for each vector, whether it is a large leaf.
     """
 
     structure: Any
-    leaves: tuple[_Leaf, ...]
-    count: int
+    places: tuple[_Place, ...]
+    large: tuple[bool, ...]
 
     @classmethod
     def of(cls, tree: Any) -> Packing:
         """The layout for pytrees like this one, of arrays or their shapes."""
-        found, structure = jax.tree.flatten(tree)
+        leaves, structure = jax.tree.flatten(tree)
         vectors: dict[Any, int] = {}
         filled: list[int] = []
-        leaves = []
-        for number, leaf in enumerate(found):
+        places = []
+        for number, leaf in enumerate(leaves):
             shape = tuple(np.shape(leaf))
             size = math.prod(shape)
             vector = vectors.setdefault(number if size > _LARGE else leaf.dtype, len(filled))
             if vector == len(filled):
                 filled.append(0)
-            leaves.append(_Leaf(vector, filled[vector], shape))
+            places.append(_Place(vector, filled[vector], shape, size > _LARGE))
             filled[vector] += size
-        return cls(structure, tuple(leaves), len(filled))
+        large = {place.vector for place in places if place.large}
+        return cls(structure, tuple(places), tuple(vector in large for vector in range(len(filled))))
 
     def pack(self, tree: Any) -> tuple[Any, ...]:
-        """The vectors, on the host."""
-        return tuple(
-            part[0] if len(part) == 1 else np.concatenate(part)
-            for part in self._parts([np.asarray(leaf) for leaf in jax.tree.leaves(tree)])
-        )
+        """The vectors: on the host, but for large leaves, which are where they are."""
+        leaves = zip(self.places, jax.tree.leaves(tree), strict=True)
+        parts = self._parts([leaf if place.large else np.asarray(leaf) for place, leaf in leaves])
+        return tuple(part[0] if len(part) == 1 else np.concatenate(part) for part in parts)
 
     def pack_traced(self, tree: Any) -> tuple[Any, ...]:
         """The vectors, inside a compiled program."""
-        return tuple(jnp.concatenate(part) for part in self._parts(jax.tree.leaves(tree)))
+        parts = self._parts(jax.tree.leaves(tree))
+        return tuple(part[0] if len(part) == 1 else jnp.concatenate(part) for part in parts)
 
     def unpack(self, vectors: Sequence[Any]) -> Any:
-        """The pytree; on the host its leaves are views of the vectors."""
-        return jax.tree.unflatten(
-            self.structure,
-            [
-                vectors[leaf.vector][leaf.first : leaf.first + math.prod(leaf.shape)].reshape(leaf.shape)
-                for leaf in self.leaves
-            ],
-        )
+        """The pytree; if the vectors are on the host, its leaves are views of them."""
+        return jax.tree.unflatten(self.structure, [place.look(vectors) for place in self.places])
+
+    def fetch(self, vectors: Sequence[Any]) -> Any:
+        """The pytree of vectors that a compiled program has given: on the host, but for large leaves."""
+        pairs = zip(self.large, vectors, strict=True)
+        return self.unpack([vector if large else np.asarray(vector) for large, vector in pairs])
 
     def _parts(self, leaves: Sequence[Any]) -> list[list[Any]]:
-        parts: list[list[Any]] = [[] for _ in range(self.count)]
-        for place, leaf in zip(self.leaves, leaves, strict=True):
-            parts[place.vector].append(leaf.reshape(-1))
+        parts: list[list[Any]] = [[] for _ in self.large]
+        for place, leaf in zip(self.places, leaves, strict=True):
+            parts[place.vector].append(leaf if place.large else leaf.reshape(-1))
         return parts

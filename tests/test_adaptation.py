@@ -155,9 +155,9 @@ def test_the_covariance_is_shrunk_as_documented(dense):
 # Estimators.
 
 
-def remembered(metric, draws, scores):
-    """The memory of a metric after some draws."""
-    memory = jax.tree.map(jnp.asarray, metric.init_memory(draws.shape[1], draws.dtype))
+def remembered(metric, draws, scores, memory=None):
+    """The memory of a metric after some draws, from the beginning or from another memory on."""
+    memory = jax.tree.map(jnp.asarray, memory or metric.init_memory(draws.shape[1], draws.dtype))
     remember = jax.jit(metric.remember)
     for draw, score in zip(draws, scores, strict=True):
         memory = remember(memory, draw, score, True)
@@ -234,25 +234,29 @@ def test_a_low_rank_metric_finds_the_directions_that_matter():
     diagonal = np.sqrt(draws.std(axis=0) / (draws @ precision).std(axis=0))
     alone = np.linalg.eigvalsh(diagonal[:, None] * precision * diagonal)
     assert spread[-1] / spread[0] < 30 < 1000 < alone[-1] / alone[0]
-    # U has orthonormal columns or zeros, and Lᵀ is the transpose of L.
-    used = scale.directions[:, scale.stretches != 1]
-    np.testing.assert_allclose(used.T @ used, np.eye(used.shape[1]), atol=1e-10)
+    # U has orthonormal rows or zeros, and Lᵀ is the transpose of L.
+    used = scale.directions[scale.stretches != 1]
+    np.testing.assert_allclose(used @ used.T, np.eye(len(used)), atol=1e-10)
     vector = rng.normal(size=dimension)
     np.testing.assert_allclose(metric.whiten(scale, vector), found.T @ vector, rtol=1e-9, atol=1e-9)
 
 
 def test_a_low_rank_metric_remembers_the_latest_draws():
-    metric = LowRankMetric()
-    draws = np.arange(700.0)[:, None] * np.ones(40)
-    memory = remembered(metric, draws, -draws)
-    capacity = memory.rows.shape[0] - 1
-    assert int(memory.seen) == 700 > capacity
-    kept = metric.close(memory, overlap=True)
-    np.testing.assert_array_equal(kept.rows[:capacity, 0, 0], np.arange(700 - capacity, 700))
-    assert int(metric.close(memory, overlap=False).seen) == 0
+    metric, draws = LowRankMetric(), np.arange(1400.0)[:, None] * np.ones(40)
+
+    def numbers(memory):
+        np.testing.assert_array_equal(memory.latest()[:, 1], -memory.latest()[:, 0])
+        return memory.latest()[:, 0, 0].astype(int).tolist()
+
+    memory = remembered(metric, draws[:700], -draws[:700])
+    assert numbers(memory) == list(range(700 - memory.capacity, 700))
+    overlapping, alone = (metric.close(memory, overlap=overlap) for overlap in (True, False))
+    assert numbers(overlapping) == numbers(memory)
+    assert numbers(alone) == []
+    further = remembered(metric, draws[700:720], -draws[700:720], overlapping)
     # Only those of the window just closed live on.
-    again = kept._replace(rows=kept.rows.copy(), seen=kept.seen + 3)
-    assert int(metric.close(again, overlap=True).seen) == 3
+    assert numbers(metric.close(further, overlap=True)) == list(range(700, 720))
+    assert numbers(remembered(metric, draws[720:], -draws[720:], further)) == list(range(1400 - memory.capacity, 1400))
 
 
 def degenerate_draws():
