@@ -12,16 +12,16 @@ import math
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .compilation import CompiledChain, Start
+from .compilation import CompiledChain, Start, Walk
 from .stopping import Until
 
 HostArray = np.ndarray[Any, Any]
@@ -113,6 +113,7 @@ class _Runner:
     statistics: dict[str, HostArray]
     progress: Progress
     stop: threading.Event
+    walk: Walk = field(init=False)
     steps: int = 0
     kept: int = 0
     divergences: int = 0
@@ -123,38 +124,40 @@ class _Runner:
     sampling_seconds: float = 0.0
 
     def run(self) -> None:
-        settings, kernel = self.settings, self.compiled.kernel
+        settings, compiled = self.settings, self.compiled
         started = time.perf_counter()
-        self._try(kernel.trial(settings.warmup))
-        for border in kernel.schedule(settings.warmup):
+        self._try(compiled.kernel.trial(settings.warmup))
+        for border in compiled.kernel.schedule(settings.warmup):
             self._advance(border - self.steps, 1, warming=True)
             if self.stop.is_set():
-                return
-            self.tuning = kernel.retune(self.tuning, border, settings.warmup)
+                break
+            self.walk = compiled.retune(self.walk, border, settings.warmup)
         # What a kernel that learns nothing, and so has no schedule, leaves over.
         self._advance(settings.warmup - self.steps, 1, warming=True)
         warm = time.perf_counter()
         self.divergences = 0
         self._advance(settings.draws * settings.thin, settings.thin, warming=False)
+        self.tuning = compiled.tuning(self.walk)
         self.warmup_seconds, self.sampling_seconds = warm - started, time.perf_counter() - warm
 
     def _try(self, count: int) -> None:
         """Make the first steps from every starting point, and go on from where the log density is highest."""
-        self.start = self.starts[0]
+        self.walk = self.compiled.set_out(self.starts[0], self.tuning)
         if not count:
             return
         blank = self.compiled.kernel.retune(self.tuning, 0, self.settings.warmup)
-        going, before = [(start, blank) for start in self.starts], 0
+        going: Iterable[Walk] = (self.compiled.set_out(start, blank) for start in self.starts)
+        before = 0
         for end, places in heats(count):
-            best: list[tuple[float, Start, Any]] = []
-            for self.start, self.tuning in going:
+            best: list[tuple[float, Walk]] = []
+            for self.walk in going:
                 self.steps = before
                 self._advance(end - before, 1, warming=True)
-                best.append((self.log_density, self.start, self.tuning))
+                best.append((self.log_density, self.walk))
                 # What is left behind at once leaves its memory to the next.
                 best = sorted(best, key=lambda run: -run[0])[:places]
-            going, before = [run[1:] for run in best], end
-        self.start, self.tuning = going[0]
+            going, before = [walk for _, walk in best], end
+            self.walk = going[0]
         self.steps, self.divergences = count, 0
 
     def _advance(self, count: int, thin: int, *, warming: bool) -> None:
@@ -164,9 +167,7 @@ class _Runner:
             wanted = _FIRST if self.pace == math.inf else round(_CHUNK_SECONDS / (self.pace * thin))
             size = min(thin * min(max(wanted, 1), self.compiled.rows), count - done)
             started = time.perf_counter()
-            self.start, self.tuning, rows = self.compiled.advance(
-                self.start, self.tuning, self.key, self.steps, size, thin, warming
-            )
+            self.walk, rows = self.compiled.advance(self.walk, self.key, self.steps, size, thin, warming)
             self.pace = (time.perf_counter() - started) / size
             self.steps += size
             done += size

@@ -45,6 +45,18 @@ class Start(NamedTuple):
     constants: tuple[Any, ...]
 
 
+class Walk(NamedTuple):
+    """Where a chain is and what its kernel has learned, as a compiled program takes and gives it.
+
+    Args:
+        vectors: state and tuning, packed.
+        constants: as in `Start`.
+    """
+
+    vectors: tuple[Any, ...]
+    constants: tuple[Any, ...]
+
+
 @dataclass(frozen=True)
 class _Column:
     name: str
@@ -133,20 +145,32 @@ class CompiledChain:
         start, log_density, sound = self._init(position, self.data)
         return start, log_density, bool(sound)
 
+    def set_out(self, start: Start, tuning: Any) -> Walk:
+        """The beginning of a chain with a tuning; what is large in both is not copied."""
+        return Walk(self.packing.pack((start.state, tuning)), start.constants)
+
     def advance(
-        self, start: Start, tuning: Any, key: HostArray, first: int, count: int, thin: int, warming: bool
-    ) -> tuple[Start, Any, HostArray]:
+        self, walk: Walk, key: HostArray, first: int, count: int, thin: int, warming: bool
+    ) -> tuple[Walk, HostArray]:
         """Run `count` steps, the first of them number `first` of the chain.
 
-        Nobody may use `start` and `tuning` after this: what is large in them makes room for what takes its place.
+        Nobody may use `walk` after this: it makes room for what takes its place.
 
         Returns:
-            Where the chain is now, the new tuning, and a row for every thin-th step.
+            Where the chain is now, and a row for every thin-th step.
         """
-        how = np.array([first, count, thin, warming], np.int32)
-        vectors, rows = self._chunk(self.packing.pack((start.state, tuning)), start.constants, key, how)
-        state, tuning = self.packing.fetch(vectors)
-        return Start(state, start.constants), tuning, np.asarray(rows)[: count // thin]
+        how = np.array([*key.reshape(-1), first, count, thin, warming], key.dtype)
+        vectors, rows = self._chunk(walk.vectors, walk.constants, how)
+        return Walk(vectors, walk.constants), np.asarray(rows)[: count // thin]
+
+    def tuning(self, walk: Walk) -> Any:
+        """What the kernel has learned."""
+        return self.packing.fetch(walk.vectors)[1]
+
+    def retune(self, walk: Walk, done: int, warmup: int) -> Walk:
+        """The same place, when what has been seen after `done` steps of a warm-up is digested."""
+        state, tuning = self.packing.fetch(walk.vectors)
+        return Walk(self.packing.pack((state, self.kernel.retune(tuning, done, warmup))), walk.constants)
 
 
 def _traced(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], Any]:
@@ -197,31 +221,32 @@ def compile_chain(
         state, tuning, info = kernel.advance(key, state, tuning, constants, warming)
         return state, tuning, kernel.position(state), kernel.statistics(info)
 
-    def chunk(vectors: tuple[Array, ...], constants: Any, key: Array, how: Array) -> tuple[tuple[Array, ...], Array]:
+    def chunk(vectors: tuple[Array, ...], constants: Any, how: Array) -> tuple[tuple[Array, ...], Array]:
         def whole(carry: tuple[Array, tuple[Array, ...], Array]) -> tuple[Array, tuple[Array, ...], Array]:
             how, vectors, rows = carry
             state, tuning = packing.unpack(vectors)
-            first, count, thin, warming = how[0], how[1], how[2], how[3] > 0
+            own_key = how[:-4].reshape(key.shape)
+            first, count, thin, warming = how[-4:].astype(jnp.int32)
 
             def unfinished(carry: tuple[Array, Any, Any, Array]) -> Array:
                 return carry[0] < count
 
             def body(carry: tuple[Array, Any, Any, Array]) -> tuple[Array, Any, Any, Array]:
                 index, state, tuning, rows = carry
-                own = fold_in(key, first + index)
-                state, tuning, position, statistics = step(own, state, tuning, constants, warming)
+                now = fold_in(own_key, first + index)
+                state, tuning, position, statistics = step(now, state, tuning, constants, warming > 0)
                 row = layout.row(position, statistics)
                 # With thinning the last step of each group overwrites the others.
                 rows = lax.dynamic_update_index_in_dim(rows, row, index // thin, 0)
                 return index + 1, state, tuning, rows
 
             _, state, tuning, rows = lax.while_loop(unfinished, body, (jnp.int32(0), state, tuning, rows))
-            return how.at[1].set(0), packing.pack_traced((state, tuning)), rows
+            return how.at[-3].set(0), packing.pack_traced((state, tuning)), rows
 
         # A loop of one round: XLA makes one native function of it, where it would run every cut of a vector as an
         # operation of its own, which takes longer than twenty steps of a small model.
         rows = jnp.zeros((capacity, layout.width), dtype)
-        _, vectors, rows = lax.while_loop(lambda carry: carry[0][1] > 0, whole, (how, vectors, rows))
+        _, vectors, rows = lax.while_loop(lambda carry: carry[0][-3] > 0, whole, (how, vectors, rows))
         return vectors, rows
 
     start, _, _ = jax.eval_shape(init, position, shapes)
@@ -231,7 +256,7 @@ def compile_chain(
     capacity = buffer_rows(longest, layout.width)
     packing = Packing.of((start.state, tuning))
     vectors = jax.eval_shape(packing.pack_traced, (start.state, tuning))
-    arguments = (vectors, start.constants, key, np.zeros(4, np.int32))
+    arguments = (vectors, start.constants, np.zeros(key.size + 4, key.dtype))
     # What takes longest comes first.
     main, beginning = compile_soon(chunk, *arguments, donate=(0,)), compile_soon(init, position, shapes)
     meanwhile()

@@ -1,7 +1,7 @@
 """Many small arrays as a few vectors: handing an array to a compiled program takes a microsecond or two.
 
-Leaves of a pytree are laid end to end, one vector for each dtype. Large ones stay as they are, where they are, since
-they would be copied.
+Leaves of a pytree are laid end to end, one vector for each dtype, but numbers of 32 bits or less join those of float64
+where there are any. Large leaves stay as they are, where they are, since they would be copied.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ _LARGE = 4096
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a leaf is found: which vector it stands in, from where, and its shape; a large leaf is its own vector."""
+    """Where a leaf is found: which vector it stands in, and from where; a large leaf is its own vector."""
 
     vector: int
     first: int
     shape: tuple[int, ...]
+    dtype: Any
     large: bool
 
     def look(self, vectors: Sequence[Any]) -> Any:
@@ -33,7 +34,8 @@ class _Place:
         vector = vectors[self.vector]
         if self.large:
             return vector
-        return vector[self.first : self.first + math.prod(self.shape)].reshape(self.shape)
+        leaf = vector[self.first : self.first + math.prod(self.shape)].reshape(self.shape)
+        return leaf if leaf.dtype == self.dtype else leaf.astype(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,17 @@ class Packing:
     def of(cls, tree: Any) -> Packing:
         """The layout for pytrees like this one, of arrays or their shapes."""
         leaves, structure = jax.tree.flatten(tree)
+        dtypes = {np.dtype(leaf.dtype) for leaf in leaves}
         vectors: dict[Any, int] = {}
         filled: list[int] = []
         places = []
         for number, leaf in enumerate(leaves):
             shape = tuple(np.shape(leaf))
             size = math.prod(shape)
-            vector = vectors.setdefault(number if size > _LARGE else leaf.dtype, len(filled))
+            vector = vectors.setdefault(number if size > _LARGE else _holder(np.dtype(leaf.dtype), dtypes), len(filled))
             if vector == len(filled):
                 filled.append(0)
-            places.append(_Place(vector, filled[vector], shape, size > _LARGE))
+            places.append(_Place(vector, filled[vector], shape, leaf.dtype, size > _LARGE))
             filled[vector] += size
         large = {place.vector for place in places if place.large}
         return cls(structure, tuple(places), tuple(vector in large for vector in range(len(filled))))
@@ -80,7 +83,7 @@ class Packing:
         return tuple(part[0] if len(part) == 1 else jnp.concatenate(part) for part in parts)
 
     def unpack(self, vectors: Sequence[Any]) -> Any:
-        """The pytree; if the vectors are on the host, its leaves are views of them."""
+        """The pytree; if the vectors are on the host, its leaves are views of them where they can be."""
         return jax.tree.unflatten(self.structure, [place.look(vectors) for place in self.places])
 
     def fetch(self, vectors: Sequence[Any]) -> Any:
@@ -93,3 +96,9 @@ class Packing:
         for place, leaf in zip(self.places, leaves, strict=True):
             parts[place.vector].append(leaf if place.large else leaf.reshape(-1))
         return parts
+
+
+def _holder(dtype: np.dtype[Any], dtypes: set[np.dtype[Any]]) -> np.dtype[Any]:
+    """Which of some dtypes holds all numbers of one of them: that itself, or float64 for what has at most 32 bits."""
+    double = np.dtype(np.float64)
+    return double if double in dtypes and dtype.itemsize <= 4 and dtype.kind in "biuf" else dtype

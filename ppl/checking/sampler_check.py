@@ -149,15 +149,16 @@ class _Runs:
 
     def warm_up(self, position: HostArray, warmup: int) -> Any:
         """The tuning that the sampler learns."""
-        kernel, tuning = self.compiled.kernel, self.compiled.kernel.init_tuning()
-        start, done = self.compiled.init(position)[0], 0
+        compiled, kernel = self.compiled, self.compiled.kernel
+        walk, done = compiled.set_out(compiled.init(position)[0], kernel.init_tuning()), 0
         for border in kernel.schedule(warmup):
             while done < border:
-                count = min(border - done, self.compiled.rows)
-                start, tuning, _ = self.compiled.advance(start, tuning, chain_key(self.seed, 0), done, count, 1, True)
+                count = min(border - done, compiled.rows)
+                walk, _ = compiled.advance(walk, chain_key(self.seed, 0), done, count, 1, True)
                 done += count
-            tuning = kernel.retune(jax.tree.map(np.asarray, tuning), border, warmup)
-        return tuning
+            walk = compiled.retune(walk, border, warmup)
+        # On the host, where many runs can begin with it.
+        return jax.tree.map(np.asarray, compiled.tuning(walk))
 
     def affordable(self, exact: HostArray, tuning: Any, seconds: float, replicates: int) -> int:
         """How many turns fit into a time."""
@@ -174,8 +175,8 @@ class _Runs:
         # An odd distance, so that snapshots are of even and odd turns.
         apart = max(turns // _SNAPSHOTS - (1 - turns // _SNAPSHOTS % 2), 1)
         key = np.asarray(chain_key(self.seed, 1 + number))
-        start = self.compiled.init(position)[0]
-        rows = self.compiled.advance(start, tuning, key, 0, apart * _SNAPSHOTS, apart, False)[2]
+        walk = self.compiled.set_out(self.compiled.init(position)[0], tuning)
+        _, rows = self.compiled.advance(walk, key, 0, apart * _SNAPSHOTS, apart, False)
         return rows[:, : self.compiled.dimension].copy()
 
     def run_all(self, exact: HostArray, tuning: Any, turns: int) -> HostArray:
