@@ -146,17 +146,19 @@ def sample(
         compile_seconds = time.perf_counter() - started
         rngs = (np.random.default_rng([seed, i]) for i in range(chains))
         proposed = [proposals(model, traced, own, rng, dtype) for own, rng in zip(given, rngs, strict=True)]
+        started = time.perf_counter()
         try:
             starts = way.start(compiled, proposed, TRIES if compiled.kernel.trial(warmup) else 1)
         except NoStartError as error:
             raise ValueError(explain_failure(traced, error.position, given[error.chain])) from None
+        start_seconds = time.perf_counter() - started
         keys = [chain_key(seed, i) for i in range(chains)]
         drawn = way.run(compiled, starts, keys, settings, shown, x64)
         attrs = {
             "sampler": repr(sampler),
             "seed": seed,
             "seconds_compile": compile_seconds,
-            "seconds_warmup": drawn.warmup_seconds,
+            "seconds_warmup": start_seconds + drawn.warmup_seconds,
             "seconds_sampling": drawn.sampling_seconds,
             "gradients_warmup": drawn.warmup_gradients,
         }
