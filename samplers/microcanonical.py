@@ -29,10 +29,10 @@ class MicrocanonicalHMC(AbstractSampler):
     For targets on which NUTS mixes slowly: over 15 reference posteriors it makes 1.2 times the effective draws of NUTS
     per gradient in the geometric mean, warm-up included; 3.8 times on the centred eight schools, 1.7 on GARCH and on
     radon, 1.5 on a Poisson regression with a Gaussian process, 1.8 on curved ridges. It makes fewer on regressions that
-    are nearly Gaussian (0.6 to 0.8), where it is the warm-up that costs. It accepts or rejects one point, so that a chain
-    may stand still for long in a region that is much narrower than the rest: on radon one run in three had such a chain,
-    which R-hat tells (1.13). On Neal's funnel it makes 8 times as many draws as NUTS, and is as wrong, by 3 Monte Carlo
-    standard errors: use `WALNUTS()` there (`docs/hamiltonian.md`).
+    are nearly Gaussian (0.6 to 0.8), where it is the warm-up that costs. It accepts or rejects one point, so that a
+    chain may stand still for long in a region that is much narrower than the rest: on radon one run in three had such a
+    chain, which R-hat tells (1.13). On Neal's funnel it makes 8 times as many draws as NUTS, and is as wrong, by 3
+    Monte Carlo standard errors: use `WALNUTS()` there (`docs/hamiltonian.md`).
 
     A direction is drawn, uniformly, and a number of steps N, uniformly from 1 to 2m − 1. N steps of a leapfrog
     integrator of isokinetic dynamics, in which the gradient turns the velocity and leaves the speed as it is, lead from
