@@ -10,7 +10,20 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import threadpoolctl
-from dualtape import HMC, NUTS, DenseMetric, Gibbs, SamplingWarning, model, rv, sample
+from dualtape import (
+    HMC,
+    NUTS,
+    DenseMetric,
+    Gibbs,
+    SamplingWarning,
+    StanWindows,
+    Threads,
+    Vectorized,
+    factor,
+    model,
+    rv,
+    sample,
+)
 from dualtape.samplers import chains as driver
 from dualtape.samplers import compilation
 from dualtape.samplers.chains import Settings, run_chains
@@ -312,3 +325,22 @@ def test_phases_and_steps_are_reported_in_order():
             done = [d for c, p, d in reports if (c, p) == (chain, phase)]
             assert done == sorted(done)
             assert done[-1] == total
+
+
+@model
+def two_modes():
+    """One mode has e⁴⁰ times the density of the other, and each of them the half of all starting points."""
+    x = rv("x", dist.ImproperUniform(dist.constraints.real, (), ()))
+    factor("modes", jnp.logaddexp(-0.5 * (x + 12.0) ** 2, -40.0 - 0.5 * (x - 8.0) ** 2))
+
+
+def test_a_chain_goes_on_from_the_best_of_several_starting_points():
+    def chains_in_the_major_mode(sampler, parallel):
+        options = {"draws": 20, "warmup": 100, "chains": 8, "seed": 0, "progress": False, "parallel": parallel}
+        return int((sample(two_modes(), sampler, **options)["posterior"]["x"].mean("draw") < 0).sum())
+
+    # All twelve points of a chain are on the wrong side once in 4096.
+    assert chains_in_the_major_mode(NUTS(), Threads()) == 8
+    assert chains_in_the_major_mode(NUTS(), Vectorized()) == 8
+    # Stan's windows know no trial.
+    assert 1 <= chains_in_the_major_mode(NUTS(windows=StanWindows()), Threads()) <= 7
