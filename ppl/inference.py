@@ -52,6 +52,9 @@ _LIMITED_SHARE = 0.05
 # A block that accepts less than this share of its proposals stands still; fewer draws than these do not tell.
 _STANDSTILL, _FEW = 0.01, 100
 
+# After fewer steps of warm-up than these, divergences say little of the model.
+_SHORT = 50
+
 # Two modes that differ by more than this, relative to the gradient, differ by more than rounding.
 _AUDIT_TOLERANCE = 1e-8
 
@@ -284,15 +287,19 @@ def _to_result(
 
 def _warn_of_standstill(drawn: Draws, kernel: AbstractKernel) -> None:
     rates = drawn.statistics.get("acceptance_rate", drawn.statistics.get("block_acceptance_rate"))
-    if rates is None:
+    if rates is None or np.shape(rates)[1] < _FEW:
         return
     flat = np.asarray(rates, float).reshape(*np.shape(rates)[:2], -1)
     for i, report in enumerate(kernel.reports):
-        known = flat[..., i][np.isfinite(flat[..., i])]
-        if known.size >= _FEW and known.mean() < _STANDSTILL:
+        known = np.isfinite(flat[..., i])
+        means = np.sum(flat[..., i], axis=1, where=known) / np.maximum(np.sum(known, axis=1), 1)
+        slow = [k for k in range(len(means)) if known[k].sum() >= _FEW and means[k] < _STANDSTILL]
+        if slow:
+            which = ", ".join(str(drawn.chains[k]) for k in slow)
             warnings.warn(
-                f"block '{report.block}' accepted {known.mean():.1%} of its proposals and has hardly moved: the draws "
-                f"say nothing about it. Make its steps shorter, its block smaller, or use another sampler for it.",
+                f"block '{report.block}' accepted {means[slow].mean():.1%} of its proposals in chain {which} and has "
+                f"hardly moved: the draws say nothing about it. Raise warmup if it was short, make its steps shorter "
+                f"or its block smaller, or use another sampler for it.",
                 SamplingWarning,
                 stacklevel=4,
             )
@@ -302,15 +309,15 @@ def _warn(drawn: Draws, settings: Settings, kernel: AbstractKernel) -> None:
     chains, kept = drawn.positions.shape[:2]
     divergences = int(np.sum(drawn.statistics.get("diverging", 0)))
     if divergences:
+        longer = f"Raise warmup first: {settings.warmup} steps learn little. " if settings.warmup < _SHORT else ""
         warnings.warn(
             f"{divergences} of {chains * kept} draws ended in a divergence: the posterior has regions that the step "
-            f"size is too long for, and the draws may miss them. Raise target_acceptance, shorten a fixed step size, "
-            f"or reparameterise (a non-centred form, for a hierarchical model).",
+            f"size is too long for, and the draws may miss them. {longer}Raise target_acceptance, shorten a fixed "
+            f"step size, or reparameterise (a non-centred form, for a hierarchical model).",
             SamplingWarning,
             stacklevel=3,
         )
-    else:
-        _warn_of_standstill(drawn, kernel)
+    _warn_of_standstill(drawn, kernel)
     depth = drawn.statistics.get("reached_max_treedepth", drawn.statistics.get("block_reached_max_treedepth"))
     limited = 0.0 if depth is None else float(np.max(np.mean(np.nan_to_num(np.asarray(depth, float)), axis=(0, 1))))
     if limited > _LIMITED_SHARE:

@@ -110,10 +110,12 @@ def set_compilation_cache(directory: str | os.PathLike[str] | None) -> Path | No
         The directory until now, or None.
 
     Raises:
-        TypeError: if `directory` is neither a path nor None.
+        TypeError, ValueError: if `directory` is neither a path nor None, or empty.
     """
     if not isinstance(directory, (str, os.PathLike, type(None))):
         raise TypeError(f"set_compilation_cache: directory must be a path, or None to keep nothing, got {directory!r}.")
+    if directory == "":
+        raise ValueError("set_compilation_cache: directory must not be empty; None keeps nothing.")
     before = _current_store()
     _store[:] = [None if directory is None else Store(Path(directory).expanduser())]
     return None if before is None else before.directory

@@ -73,6 +73,8 @@ def _diagnostics(draws: HostArray) -> tuple[HostArray, HostArray]:
     with warnings.catch_warnings():
         # ArviZ 0.x announces its successor on import, once a day.
         warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
+        # A chain that stands still has no variance; what comes of it is not enough.
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
         try:
             array_stats = importlib.import_module("arviz_stats.base").array_stats
         except ModuleNotFoundError:

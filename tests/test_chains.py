@@ -344,3 +344,15 @@ def test_a_chain_goes_on_from_the_best_of_several_starting_points():
     assert chains_in_the_major_mode(NUTS(), Vectorized()) == 8
     # Stan's windows know no trial.
     assert 1 <= chains_in_the_major_mode(NUTS(windows=StanWindows()), Threads()) <= 7
+
+
+def test_a_chain_that_stands_still_is_named():
+    @model
+    def narrow():
+        rv("x", dist.Normal(0.0, 1e-6).expand([2]).to_event(1))
+
+    with pytest.warns(SamplingWarning) as caught:
+        sample(narrow(), HMC(1e-3, 1), draws=200, warmup=0, chains=2, seed=0, init={"x": [0.0, 0.0]}, progress=False)
+    messages = " ".join(str(warning.message) for warning in caught)
+    assert "block 'x' accepted 0.0% of its proposals in chain 0, 1 and has hardly moved" in messages
+    assert "Raise warmup first: 0 steps learn little." in messages

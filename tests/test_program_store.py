@@ -240,5 +240,7 @@ def test_the_place_is_set_in_one_line_and_is_a_path(tmp_path):
     set_compilation_cache(tmp_path)
     assert set_compilation_cache(None) == tmp_path
     assert set_compilation_cache(None) is None
+    with pytest.raises(ValueError, match="set_compilation_cache: directory must not be empty"):
+        set_compilation_cache("")
     with pytest.raises(TypeError, match=r"set_compilation_cache: directory must be a path, or None .* got 3"):
         set_compilation_cache(3)
