@@ -287,14 +287,19 @@ def _to_result(
 
 def _warn_of_standstill(drawn: Draws, kernel: AbstractKernel) -> None:
     rates = drawn.statistics.get("acceptance_rate", drawn.statistics.get("block_acceptance_rate"))
-    if rates is None or np.shape(rates)[1] < _FEW:
+    if rates is None:
         return
+    told = np.any(drawn.statistics.get("diverging", False))
     flat = np.asarray(rates, float).reshape(*np.shape(rates)[:2], -1)
     for i, report in enumerate(kernel.reports):
         known = np.isfinite(flat[..., i])
         means = np.sum(flat[..., i], axis=1, where=known) / np.maximum(np.sum(known, axis=1), 1)
-        slow = [k for k in range(len(means)) if known[k].sum() >= _FEW and means[k] < _STANDSTILL]
-        if slow:
+        enough = known.sum(axis=1) >= _FEW
+        # Short chains tell together what none of them tells alone, if divergences have not told it.
+        if not (told or enough.any()) and known.sum() >= _FEW and flat[..., i][known].mean() < _STANDSTILL:
+            enough[:] = True
+        slow = np.flatnonzero(enough & (means < _STANDSTILL))
+        if slow.size:
             which = ", ".join(str(drawn.chains[k]) for k in slow)
             warnings.warn(
                 f"block '{report.block}' accepted {means[slow].mean():.1%} of its proposals in chain {which} and has "
