@@ -19,3 +19,18 @@ def _double_precision():
 def _no_programs():
     # Tests put functions of their own in the place of the library's, which the programs of earlier ones do not have.
     clear_programs()
+    # Nor do they find anything on disk, unless they say where.
+    set_compilation_cache(None)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """A list that grows by one with every program that is compiled."""
+    programs, compile_it = [], jax.stages.Lowered.compile
+
+    def counted(self, *args, **kwargs):
+        programs.append(self)
+        return compile_it(self, *args, **kwargs)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", counted)
+    return programs

@@ -1,7 +1,6 @@
 """Programs are compiled once in a process, whatever the data, and never taken for another."""
 
 import gc
-import warnings
 import weakref
 
 import dualtape.ad.rules as registry
@@ -31,7 +30,6 @@ from dualtape import (
     model,
     rv,
     sample,
-    set_compilation_cache,
 )
 from dualtape.ad import Rule, register_rule
 from dualtape.ppl.constrained import batch_rows
@@ -40,6 +38,10 @@ from dualtape.ppl.interpreters import discover
 from dualtape.ppl.log_density import trace_model
 from dualtape.samplers.executables import Recent, compile_soon
 from jax import lax
+
+# No words about short chains.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 
 Y = np.array([0.5, -1.0, 2.0])
 SHORT = {"draws": 20, "warmup": 20, "chains": 2, "seed": 1, "progress": False}
@@ -67,31 +69,6 @@ def is_right(idata, y, **numbers):
     np.testing.assert_allclose(idata.posterior["twice"].values, 2 * mu)
     np.testing.assert_allclose(idata.sample_stats["lp"].values, log_density(mu, y, **numbers), rtol=1e-12)
     return True
-
-
-@pytest.fixture(autouse=True)
-def _empty():
-    """Nothing remembered, nothing on disk, and no words about short chains."""
-    clear_programs()
-    before = set_compilation_cache(None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    set_compilation_cache(before)
-    clear_programs()
-
-
-@pytest.fixture
-def compiled(monkeypatch):
-    """A list that grows by one with every program that is compiled."""
-    programs, compile_it = [], jax.stages.Lowered.compile
-
-    def counted(self, *args, **kwargs):
-        programs.append(self)
-        return compile_it(self, *args, **kwargs)
-
-    monkeypatch.setattr(jax.stages.Lowered, "compile", counted)
-    return programs
 
 
 SAMPLERS = {

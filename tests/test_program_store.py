@@ -19,6 +19,10 @@ from dualtape import HMC, black_box, clear_programs, model, rv, sample, set_comp
 from dualtape.samplers.executables import compile_soon
 from dualtape.samplers.store import Store, default_directory
 
+# No words about short chains.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
 Y = np.array([0.5, -1.0, 2.0])
 SHORT = {"draws": 20, "warmup": 20, "chains": 2, "seed": 1, "progress": False}
 
@@ -26,31 +30,6 @@ SHORT = {"draws": 20, "warmup": 20, "chains": 2, "seed": 1, "progress": False}
 @model
 def shifted(y):
     rv("y", dist.Normal(rv("mu", dist.Normal(0.0, 2.0)), 1.0), obs=y)
-
-
-@pytest.fixture(autouse=True)
-def _empty():
-    """Nothing remembered, nothing on disk, and no words about short chains."""
-    clear_programs()
-    before = set_compilation_cache(None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    set_compilation_cache(before)
-    clear_programs()
-
-
-@pytest.fixture
-def compiled(monkeypatch):
-    """A list that grows by one with every program that is compiled."""
-    programs, compile_it = [], jax.stages.Lowered.compile
-
-    def counted(self, *args, **kwargs):
-        programs.append(self)
-        return compile_it(self, *args, **kwargs)
-
-    monkeypatch.setattr(jax.stages.Lowered, "compile", counted)
-    return programs
 
 
 def files(folder):
