@@ -51,6 +51,15 @@ def relative_error(value, expected):
     return np.max(np.abs(value - expected) / np.maximum(1.0, np.abs(expected)))
 
 
+def rounding(gradient_of, u, gradient):
+    """How far the last bit of a coordinate moves the gradient: what no program in 64-bit numbers is better than.
+
+    It is 2e-7 where a nearly singular covariance is taken apart (GP Poisson regression), below 1e-12 elsewhere.
+    """
+    nudged = (np.where(np.arange(len(u)) == k, np.nextafter(u, np.inf), u) for k in range(len(u)))
+    return min(max(relative_error(gradient_of(other)[1], gradient) for other in nudged), 1e-6)
+
+
 @each(WITH_POINTS)
 @each_mode
 def test_log_density_and_gradient_are_those_of_the_reference(case, adtype):
@@ -79,7 +88,9 @@ def test_log_density_and_gradient_are_those_of_the_reference(case, adtype):
         expected = point["logp"] + point["log_jacobian"] + case.constant
         assert relative_error(log_jacobian(u), point["log_jacobian"]) < 1e-8
         assert relative_error(value, expected) < 1e-8
-        assert relative_error(gradient, np.array(point["grad_unconstrained"])) < 1e-8
+        assert relative_error(gradient, np.array(point["grad_unconstrained"])) < 1e-8 + 4 * rounding(
+            gradient_of, u, gradient
+        )
 
 
 def radon(data, values):
