@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         differentiate_with,
         set_default_adtype,
     )
-    from .ppl import BoundModel, Model, deterministic, factor, model, plate, rv, sample
+    from .ppl import BoundModel, Model, deterministic, factor, model, plate, rv, sample, scan, submodel
     from .ppl.checking.sampler_check import check_sampler
     from .ppl.gradients import benchmark_gradients, check_gradients
     from .ppl.inference import SamplingWarning
@@ -134,8 +134,10 @@ __all__ = [
     "plate",
     "rv",
     "sample",
+    "scan",
     "set_compilation_cache",
     "set_default_adtype",
+    "submodel",
 ]
 
 import_lazily(
@@ -167,6 +169,8 @@ import_lazily(
             "plate",
             "rv",
             "sample",
+            "scan",
+            "submodel",
         ),
         "ppl.checking.sampler_check": ("check_sampler",),
         "ppl.gradients": (

@@ -23,10 +23,10 @@ from ..ad.lazy import import_lazily
 
 if TYPE_CHECKING:
     from .inference import sample
-    from .language import deterministic, factor, plate, rv
+    from .language import deterministic, factor, plate, rv, scan, submodel
     from .model import BoundModel, Model, model
 
-__all__ = ["BoundModel", "Model", "deterministic", "factor", "model", "plate", "rv", "sample"]
+__all__ = ["BoundModel", "Model", "deterministic", "factor", "model", "plate", "rv", "sample", "scan", "submodel"]
 
 import_lazily(
     __name__,
@@ -37,6 +37,8 @@ import_lazily(
             "factor",
             "plate",
             "rv",
+            "scan",
+            "submodel",
         ),
         "model": (
             "BoundModel",

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from numpyro.distributions import Distribution
 
-from .interpreters import Trace
+from .trace import Trace
 from .transforms import describe, describe_support
 
 
@@ -28,8 +28,8 @@ def check_given(title: str, name: str, distribution: Distribution, value: Any) -
     missing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
     if missing.any():
         raise ValueError(
-            f"{title} has {missing.sum()} NaN (first at {_first(missing)}); remove these rows, or make "
-            f"them latent variables of their own."
+            f"{title} has {missing.sum()} NaN (first at {_first(missing)}); remove them, or give data with NaN as an "
+            f"array of NumPy in rv(..., obs=), outside of scan, where they become latent variables."
         )
     outside = outside_support(distribution, value)
     if outside is not None and outside.any():

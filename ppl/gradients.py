@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,7 +143,7 @@ class _Target:
             point = rng.uniform(-RADIUS, RADIUS, coordinates.dimension)
             if given:
                 parts = dict(zip(coordinates.shapes, coordinates.split(point), strict=True))
-                parts |= unconstrain(model, given, functools.partial(_given_part, parts))
+                parts |= unconstrain(model, given, parts)
                 point = np.asarray(coordinates.join(list(parts.values())))
             if np.isfinite(density(point, *traced.data)):
                 points.append(point)
@@ -213,10 +212,6 @@ class _Target:
             return np.array([jacobian(jnp.asarray(point)) for point in self.points])
         except Exception:  # refused: the check says so already, with the reason
             return None
-
-
-def _given_part(parts: Mapping[str, Any], name: str, _: object) -> Any:
-    return parts[name]
 
 
 def _listed(noun: str, names: Sequence[str]) -> str:

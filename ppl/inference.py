@@ -37,9 +37,10 @@ from .checks import check_given, check_sampleable
 from .constrained import Batch, ConstrainedValues
 from .identity import Lent, run_identity, with_data
 from .initialization import check_initial_values, explain_failure, proposals
-from .interpreters import Trace, discover
+from .interpreters import discover
 from .log_density import TracedModel, trace_model
 from .model import BoundModel
+from .trace import Trace
 
 HostArray = np.ndarray[Any, Any]
 

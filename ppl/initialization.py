@@ -11,10 +11,10 @@ import numpy as np
 from numpyro.distributions import Distribution
 
 from .checks import check_initial
-from .interpreters import Trace, discover, unconstrain
+from .interpreters import discover, unconstrain
 from .log_density import TracedModel
 from .model import BoundModel
-from .transforms import is_discrete
+from .trace import Trace
 
 HostArray = np.ndarray[Any, Any]
 ATTEMPTS = 100
@@ -94,20 +94,13 @@ def proposals(
         position = rng.uniform(-RADIUS, RADIUS, coordinates.dimension).astype(dtype)
         if given or traced.density.discrete:
             parts = dict(zip(coordinates.shapes, coordinates.split(position), strict=True))
-            parts |= unconstrain(model, given, functools.partial(_drawn, parts, rng))
+            parts |= unconstrain(model, given, parts, jax.random.key(int(rng.integers(2**31))))
             position = np.asarray(coordinates.join(list(parts.values())), dtype)
         yield position
 
 
 def _everything(traced: TracedModel, given: dict[str, Any]) -> bool:
     return given.keys() >= traced.density.coordinates.shapes.keys()
-
-
-def _drawn(parts: dict[str, Any], rng: np.random.Generator, name: str, distribution: Distribution) -> Any:
-    """The starting value of a site that has none given, unconstrained; `parts` hold those of continuous sites."""
-    if not is_discrete(distribution):
-        return parts[name]
-    return distribution.sample(jax.random.key(int(rng.integers(2**31)))).astype(parts[name].dtype)
 
 
 def explain_failure(traced: TracedModel, position: HostArray, given: dict[str, Any]) -> str:

@@ -23,12 +23,13 @@ from ..ad.host import at_numbers
 from ..ad.preparation import shapes_of
 from .blocks.block import Block, block_of
 from .blocks.coordinates import Array, Coordinates, Part
-from .interpreters import Dims, Trace, evaluate
-from .language import Plate
+from .interpreter import Dims, Plate
+from .interpreters import evaluate
 from .model import BoundModel
 from .programs.cones import merged
 from .programs.program import Program
 from .programs.rolling import lifted
+from .trace import Trace
 from .views.templates import Template, number, take_apart
 
 # Terms, constrained values with deterministics, and what distributions are made of.
@@ -101,6 +102,7 @@ class TracedModel:
         dims: dimension names by site; None where unknown.
         plates: by name.
         observed: observed values by site, where the model does not compute them from latent variables.
+        likelihood: names of the terms that count to the likelihood; the others are the prior's and Jacobians.
     """
 
     density: ModelDensity
@@ -108,6 +110,7 @@ class TracedModel:
     dims: dict[str, Dims]
     plates: dict[str, Plate]
     observed: dict[str, Any]
+    likelihood: tuple[str, ...]
 
     @property
     def data(self) -> tuple[Any, ...]:
@@ -193,7 +196,7 @@ def trace_model(model: BoundModel, found: Trace) -> TracedModel:
         for name, site in found.sites.items()
         if site.obs is not None and not isinstance(site.obs, jax.core.Tracer)
     }
-    return TracedModel(density, names, dims, found.plates, observed)
+    return TracedModel(density, names, dims, found.plates, observed, tuple(trace.likelihood))
 
 
 def _values(trace: Trace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from .language import AbstractInterpreter, interpreting
+from .interpreter import AbstractInterpreter, interpreting
 
 Values = Mapping[str, Any]
 
@@ -98,6 +98,8 @@ class BoundModel:
         conditions: observed values by site, over those in the function.
         latents: sites to be treated as latent although the function observes them.
         interventions: values by site that replace the site and its term altogether (Pearl's do).
+        marginalized: discrete sites that are to be summed out.
+        initial: values by site where chains start unless `init=` says otherwise.
     """
 
     model: Model
@@ -106,6 +108,8 @@ class BoundModel:
     conditions: Values = field(default_factory=dict)
     latents: frozenset[str] = frozenset()
     interventions: Values = field(default_factory=dict)
+    marginalized: frozenset[str] = frozenset()
+    initial: Values = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -176,11 +180,15 @@ class BoundModel:
             interventions={**self.interventions, **given},
         )
 
-    def run(self, interpreter: AbstractInterpreter) -> None:
-        """Run the function; the interpreter gives meaning to its declarations."""
+    def call(self) -> Any:
+        """Run the function; what it returns."""
+        return self.model.function(*self.args, **self.kwargs)
+
+    def run(self, interpreter: AbstractInterpreter) -> Any:
+        """Run the function, whose declarations the interpreter gives a meaning; what it returns."""
         with interpreting(interpreter):
             try:
-                self.model.function(*self.args, **self.kwargs)
+                return self.call()
             except jax.errors.JAXTypeError as error:
                 error.add_note(_TRACING_HINT.format(self.name))
                 raise
@@ -193,6 +201,7 @@ class BoundModel:
                 ("conditioned", self.conditions),
                 ("deconditioned", self.latents),
                 ("fixed", self.interventions),
+                ("marginalized", self.marginalized),
             )
             if names
         ]

@@ -38,7 +38,7 @@ def unconstrained_shapes(name: str, distribution: Distribution) -> tuple[tuple[i
         return shape, shape[: len(shape) - len(distribution.event_shape)]
     transform = bijection(name, distribution)
     hidden: tuple[int, ...] = tuple(transform.inverse_shape(shape))
-    return hidden, hidden[: len(hidden) - _elementary(transform).domain.event_dim]
+    return hidden, hidden[: len(hidden) - elementary(transform).domain.event_dim]
 
 
 def constrain(name: str, distribution: Distribution, unconstrained: jax.Array) -> tuple[jax.Array, jax.Array | None]:
@@ -56,7 +56,7 @@ def constrain(name: str, distribution: Distribution, unconstrained: jax.Array) -
         return unconstrained.astype(jnp.result_type(int)), None
     transform = bijection(name, distribution)
     value = transform(unconstrained)
-    if isinstance(_elementary(transform), IdentityTransform):
+    if isinstance(elementary(transform), IdentityTransform):
         return value, None
     return value, jnp.sum(transform.log_abs_det_jacobian(unconstrained, value))
 
@@ -70,7 +70,7 @@ def unconstrain_value(name: str, distribution: Distribution, value: Any) -> jax.
     return unconstrained
 
 
-def _elementary(transform: Any) -> Any:
+def elementary(transform: Any) -> Any:
     """A bijection without the declarations that some dimensions belong together."""
     while isinstance(transform, IndependentTransform):
         transform = transform.base_transform

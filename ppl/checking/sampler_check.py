@@ -31,9 +31,10 @@ from ...samplers.exact import ExactKernel
 from ...samplers.gibbs import Gibbs
 from ...samplers.random import chain_key, fold_in
 from ..arguments import check_model_and_sampler
-from ..interpreters import Trace, discover
+from ..interpreters import discover
 from ..log_density import TracedModel, trace_model
 from ..model import BoundModel
+from ..trace import Trace
 from .checked import SamplerCheck, compare
 
 HostArray = np.ndarray[Any, Any]

@@ -1,0 +1,259 @@
+"""Running a model and recording everything that it declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import Distribution
+
+from .densities import log_density
+from .fitting import as_given, expand_to_given, expand_to_plates, named_dims
+from .interpreter import AbstractInterpreter, Dims, Plate, Weight
+from .missing import completed, entries_of, known_entries, missing_in
+from .model import BoundModel, Model
+from .scanning import run_steps
+from .sources import AbstractSource
+from .trace import Site, Trace
+from .transforms import describe, is_discrete, unconstrained_shapes
+
+# Looks at a value that data or the user give to a site, while its distribution is alive. The first argument is what to
+# call the site in messages, the second its name.
+InspectGiven = Callable[[str, str, Distribution, Any], None]
+
+
+class Recorder(AbstractInterpreter):
+    """Runs a model with given values for its latent variables and records everything that it declares.
+
+    Args:
+        model: whose conditions and interventions apply.
+        source: of the values of latent variables.
+        with_terms: whether to evaluate the terms of the log density.
+        pointwise: whether to keep them before they are summed.
+        inspect: is shown every observed and every fixed site.
+        complete: observed sites in which nothing counts as missing.
+    """
+
+    def __init__(
+        self,
+        model: BoundModel,
+        source: AbstractSource,
+        *,
+        with_terms: bool = False,
+        pointwise: bool = False,
+        inspect: InspectGiven | None = None,
+        complete: Collection[str] = (),
+    ) -> None:
+        self.model = model
+        self.source = source
+        self.with_terms = with_terms
+        self.pointwise = pointwise
+        self.inspect = inspect
+        self.complete = complete
+        self.prefix = ""
+        self.conditions = dict(model.conditions)
+        self.latents = set(model.latents)
+        self.interventions = dict(model.interventions)
+        self.trace = Trace(marginalized=dict.fromkeys(sorted(model.marginalized)), initial=dict(model.initial))
+
+    def run(self) -> Trace:
+        """Run the model once.
+
+        Raises:
+            ValueError: on a repeated name, a shape that does not fit, or a condition on an unknown site.
+        """
+        self.trace.returned = self.model.run(self)
+        self._check_names_given_by_user()
+        self.trace.check_names_of_dimensions()
+        return self.trace
+
+    def part(self, source: AbstractSource, conditions: Mapping[str, Any], interventions: Mapping[str, Any]) -> Recorder:
+        """A recorder for a part of the model that has a trace of its own."""
+        other = Recorder(self.model, source, with_terms=self.with_terms, pointwise=self.pointwise, inspect=self.inspect)
+        other.prefix, other.latents, other.complete = self.prefix, self.latents, self.complete
+        other.conditions, other.interventions = dict(conditions), dict(interventions)
+        other.trace = Trace()
+        return other
+
+    def qualified(self, name: str) -> str:
+        """See `AbstractInterpreter.qualified`."""
+        return self.prefix + name
+
+    def random_variable(
+        self, name: str, distribution: Distribution, obs: Any, dims: Dims, plates: tuple[Plate, ...]
+    ) -> Any:
+        """See `AbstractInterpreter.random_variable`."""
+        name = self.prefix + name
+        self.trace.claim(name, plates)
+        distribution = expand_to_plates(name, distribution, plates)
+        if name in self.interventions:
+            value = self._given(f"fixed site '{name}'", name, distribution, self.interventions[name])[1]
+            named = named_dims(name, dims, plates, np.shape(value), len(distribution.event_shape))
+            self.trace.fixed[name] = (value, named)
+            return value
+        observed = self.conditions.get(name, obs)
+        if observed is None or name in self.latents:
+            if observed is not None:
+                # What the data would have been has the shape of the data, plate or no plate.
+                distribution = expand_to_given(f"site '{name}'", distribution, np.shape(observed))
+            return self._latent(name, distribution, dims, plates)
+        missing = None if name in self.complete else missing_in(observed)
+        if missing is not None:
+            return self._partly_observed(name, distribution, np.ma.filled(observed, 0), missing, dims, plates)
+        distribution, value = self._given(f"observed site '{name}'", name, distribution, observed)
+        self._note(name, distribution, value, dims, plates, obs=value)
+        self._add_term(name, distribution, value, latent=False)
+        self.trace.likelihood[name] = None
+        return value
+
+    def _given(self, title: str, name: str, distribution: Distribution, value: Any) -> tuple[Distribution, Any]:
+        """A given value as an array, and the distribution in its shape."""
+        value = as_given(title, distribution, value)
+        distribution = expand_to_given(title, distribution, np.shape(value))
+        if self.inspect is not None:
+            self.inspect(title, name, distribution, value)
+        return distribution, value
+
+    def _latent(self, name: str, distribution: Distribution, dims: Dims, plates: tuple[Plate, ...]) -> Any:
+        value, log_jacobian = self.source.value(name, distribution)
+        self.trace.values[name] = value
+        self._note(name, distribution, value, dims, plates, obs=None)
+        self._add_term(name, distribution, value, latent=True)
+        self._add_jacobian(name, log_jacobian)
+        return value
+
+    def _partly_observed(
+        self,
+        name: str,
+        distribution: Distribution,
+        given: Any,
+        missing: np.ndarray[Any, Any],
+        dims: Dims,
+        plates: tuple[Plate, ...],
+    ) -> Any:
+        """Observed values among which some are missing: these become a latent site of their own."""
+        title, label = f"observed site '{name}'", f"{name}_missing"
+        distribution = expand_to_given(title, distribution, np.shape(given))
+        entries = entries_of(name, distribution, missing)
+        if self.inspect is not None:
+            self.inspect(title, name, distribution, completed(given, entries, entries.inside()))
+        self.trace.claim(label)
+        hidden, log_jacobian = self.source.value(label, entries)
+        self.trace.values[label] = hidden
+        index = Plate(f"{label}_index", len(entries), entries.labels)
+        self.trace.claim(index.name)
+        self.trace.plates[index.name] = index
+        self._note(label, entries, hidden, None, (index,), obs=None)
+        value = completed(given, entries, hidden)
+        self._note(name, distribution, value, dims, plates, obs=np.where(missing, np.nan, given))
+        if self.with_terms:
+            elements = jnp.asarray(self._elements(distribution, value, latent=False))
+            owned = entries.owned(elements.shape)
+            self._add(label, elements[owned])
+            self._add_jacobian(label, log_jacobian)
+            self._add(name, elements[~owned])
+            known = known_entries(distribution, entries)
+            if known is not None:
+                self.trace.distributions[label] = known
+        self.trace.likelihood[name] = None
+        return value
+
+    def deterministic(self, name: str, value: Any, dims: Dims, plates: tuple[Plate, ...]) -> None:
+        """See `AbstractInterpreter.deterministic`."""
+        name = self.prefix + name
+        self.trace.claim(name, plates)
+        self.trace.deterministics[name] = (value, named_dims(name, dims, plates, np.shape(value)))
+
+    def factor(self, name: str, weight: Weight) -> None:
+        """See `AbstractInterpreter.factor`."""
+        name = self.prefix + name
+        self.trace.claim(name)
+        # Noted even in a run without terms, so that its name is known.
+        if weight.likelihood is not None:
+            self._add(name, jnp.asarray(weight.likelihood))
+            self.trace.likelihood[name] = None
+        if weight.prior is not None:
+            self._add(name if weight.likelihood is None else f"{name} (prior)", jnp.asarray(weight.prior))
+
+    def submodel(self, name: str, model: BoundModel) -> Any:
+        """See `AbstractInterpreter.submodel`."""
+        name = self.prefix + name
+        if isinstance(model, Model):
+            raise TypeError(f"submodel '{name}': '{model.name}' has no data yet; call it: {model.name}(...).")
+        if not isinstance(model, BoundModel):
+            raise TypeError(f"submodel '{name}': expected a model with its data, got {model!r}.")
+        if name in self.trace.submodels:
+            raise ValueError(f"submodel '{name}' is used twice; give each use of a submodel a name of its own.")
+        self.trace.submodels.add(name)
+        outer, self.prefix = self.prefix, f"{name}."
+        settled = self.conditions.keys() | self.latents | self.interventions.keys()
+        own = {
+            word: {self.prefix + site: value for site, value in values.items() if self.prefix + site not in settled}
+            for word, values in (("condition", model.conditions), ("fix", model.interventions))
+        }
+        self.conditions |= own["condition"]
+        self.interventions |= own["fix"]
+        self.latents |= {self.prefix + site for site in model.latents} - settled
+        self.trace.marginalized |= {self.prefix + site: None for site in sorted(model.marginalized)}
+        self.trace.initial = {self.prefix + site: value for site, value in model.initial.items()} | self.trace.initial
+        try:
+            return model.call()
+        finally:
+            self.prefix = outer
+
+    def scan(
+        self, time: Plate, step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: Any, plates: tuple[Plate, ...]
+    ) -> tuple[Any, Any]:
+        """See `AbstractInterpreter.scan`."""
+        return run_steps(self, time, step, carry, xs, plates)
+
+    def _note(
+        self, name: str, distribution: Distribution, value: Any, dims: Dims, plates: tuple[Plate, ...], obs: Any
+    ) -> None:
+        shape = np.shape(value)
+        discrete = is_discrete(distribution)
+        hidden, index = unconstrained_shapes(name, distribution) if obs is None else (shape, shape)
+        named = named_dims(name, dims, plates, shape, len(distribution.event_shape))
+        self.trace.sites[name] = Site(name, describe(distribution), shape, hidden, index, discrete, obs, named)
+
+    def _add_term(self, name: str, distribution: Distribution, value: Any, *, latent: bool) -> None:
+        if self.with_terms:
+            self._add(name, self._elements(distribution, value, latent=latent))
+            self.trace.distributions[name] = distribution
+
+    def _add_jacobian(self, name: str, log_jacobian: Any | None) -> None:
+        if self.with_terms and log_jacobian is not None:
+            self.trace.terms[f"log|J| {name}"] = log_jacobian
+
+    def _add(self, name: str, elements: Any) -> None:
+        if self.pointwise:
+            self.trace.elements[name] = elements
+        self.trace.terms[name] = jnp.sum(elements)
+
+    @staticmethod
+    def _elements(distribution: Distribution, value: Any, *, latent: bool) -> Any:
+        # Bijections keep latent values in the support, and data have been checked; a value that the model computes from
+        # latent ones can be anywhere.
+        inside = latent or not isinstance(value, jax.core.Tracer)
+        # As a JAX array: some supports are checked with NumPy where the value is NumPy's, tracer or not.
+        term = log_density(distribution, jnp.asarray(value), inside=inside)
+        if latent and is_discrete(distribution):
+            # A bijection keeps continuous values in their support; whole numbers can be proposed anywhere.
+            term = jnp.where(distribution.support(value), term, -jnp.inf)
+        return term
+
+    def _check_names_given_by_user(self) -> None:
+        declared = self.trace.names_of()
+        for word, names in (
+            ("condition", self.conditions.keys()),
+            ("decondition", self.latents),
+            ("fix", self.interventions.keys()),
+            ("marginalize", self.trace.marginalized.keys()),
+        ):
+            for name in sorted(names):
+                if name not in declared:
+                    known = ", ".join(f"'{site}'" for site in declared)
+                    raise ValueError(f"{word}: model '{self.model.name}' has no site '{name}'; it has {known}.")
