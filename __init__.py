@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from .ppl.gradients import benchmark_gradients, check_gradients
     from .ppl.inference import SamplingWarning
     from .ppl.plans.explanation import explain
+    from .ppl.queries.log_densities import log_density, log_likelihood, log_prior
+    from .ppl.queries.positions import constrain, unconstrain
+    from .ppl.queries.prediction import PriorWarning, predict, returned, sample_prior
     from .samplers import (
         HMC,
         MH,
@@ -107,6 +110,7 @@ __all__ = [
     "MicrocanonicalHMC",
     "Model",
     "ParticleGibbs",
+    "PriorWarning",
     "Proposal",
     "RandomScan",
     "RandomWalk",
@@ -125,19 +129,27 @@ __all__ = [
     "check_gradients",
     "check_sampler",
     "clear_programs",
+    "constrain",
     "default_adtype",
     "deterministic",
     "differentiate_with",
     "explain",
     "factor",
+    "log_density",
+    "log_likelihood",
+    "log_prior",
     "model",
     "plate",
+    "predict",
+    "returned",
     "rv",
     "sample",
+    "sample_prior",
     "scan",
     "set_compilation_cache",
     "set_default_adtype",
     "submodel",
+    "unconstrain",
 ]
 
 import_lazily(
@@ -179,6 +191,21 @@ import_lazily(
         ),
         "ppl.inference": ("SamplingWarning",),
         "ppl.plans.explanation": ("explain",),
+        "ppl.queries.log_densities": (
+            "log_density",
+            "log_likelihood",
+            "log_prior",
+        ),
+        "ppl.queries.positions": (
+            "constrain",
+            "unconstrain",
+        ),
+        "ppl.queries.prediction": (
+            "PriorWarning",
+            "predict",
+            "returned",
+            "sample_prior",
+        ),
         "samplers": (
             "HMC",
             "MH",

@@ -5,6 +5,7 @@ ArviZ takes half a second to import, so it is imported when the first result is 
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -37,6 +38,8 @@ def to_arviz(
     filled = {name: dict(group) for name, group in groups.items() if group}
     used = {"chain"} | {dim for names in dims.values() for dim in names}
     coords = {name: labels for name, labels in coords.items() if name in used}
+    # Predictions, of data of other shapes, have names of their own there.
+    names: Any = {"dims": dict(dims), "coords": coords, "pred_dims": dict(dims), "pred_coords": coords}
     with warnings.catch_warnings():
         # A guess of ArviZ that arrays with fewer draws than chains might be transposed; these are not.
         warnings.filterwarnings("ignore", message="More chains|Found chain dimension")
@@ -47,10 +50,37 @@ def to_arviz(
         except ImportError:
             import arviz
 
-            result = arviz.from_dict(**filled, dims=dict(dims), coords=coords)
+            known = inspect.signature(arviz.from_dict).parameters
+            result = arviz.from_dict(**{name: group for name, group in filled.items() if name in known}, **names)
+            for name in filled.keys() - known:
+                result.add_groups({name: arviz.dict_to_dataset(filled[name], dims=names["dims"], coords=coords)})
         else:
-            result = arviz_base.from_dict(filled, dims=dict(dims), coords=coords)
+            result = arviz_base.from_dict(filled, **names)
     result.attrs.update(attrs)
     for name in filled:
         result[name].attrs.update(attrs)
+    return result
+
+
+def group_of(idata: Any, name: str) -> Any | None:
+    """A group of an ArviZ object, as a dataset; None where there is none."""
+    groups = getattr(idata, "children", None)
+    if groups is None:
+        return getattr(idata, name, None) if hasattr(idata, "groups") else None
+    return groups[name].dataset if name in groups else None
+
+
+def extended(
+    idata: Any, groups: Mapping[str, Mapping[str, HostArray]], *, dims: Dims, coords: Mapping[str, Any]
+) -> Any:
+    """A copy of an ArviZ object with further groups, or others in the place of those it has; arrays are not copied."""
+    added = to_arviz(groups, dims=dims, coords=coords, attrs={})
+    if hasattr(idata, "children"):
+        result = idata.copy()
+        for name in added.children:
+            result[name] = added[name]
+        return result
+    kept = {name: idata[name] for name in idata.groups() if name not in added.groups()}
+    result = type(idata)(**kept, attrs=idata.attrs)
+    result.add_groups({name: added[name] for name in added.groups()})
     return result

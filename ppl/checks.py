@@ -41,8 +41,8 @@ def check_given(title: str, name: str, distribution: Distribution, value: Any) -
         )
 
 
-def check_initial(name: str, distribution: Distribution, value: Any) -> None:
-    """Refuse an initial value that lies outside the support of its distribution.
+def check_inside(owner: str, name: str, distribution: Distribution, value: Any) -> None:
+    """Refuse a value, given to the function `owner`, that lies outside the support of its distribution.
 
     Raises:
         ValueError: naming the site.
@@ -50,7 +50,7 @@ def check_initial(name: str, distribution: Distribution, value: Any) -> None:
     outside = outside_support(distribution, value)
     if outside is not None and outside.any():
         raise ValueError(
-            f"init: site '{name}' has a value outside the support of {describe(distribution)}, "
+            f"{owner}: site '{name}' has a value outside the support of {describe(distribution)}, "
             f"{describe_support(distribution)}; give a value inside."
         )
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from numpyro.distributions import Distribution
 
-from .checks import check_initial
+from .checks import check_inside
 from .interpreters import discover, unconstrain
 from .log_density import TracedModel
 from .model import BoundModel
@@ -71,7 +71,7 @@ def check_initial_values(
 def _check_if_given(given: dict[str, Any], title: str, name: str, distribution: Distribution, value: Any) -> None:
     del title  # it would call the site observed
     if name in given:
-        check_initial(name, distribution, value)
+        check_inside("init", name, distribution, value)
 
 
 def proposals(

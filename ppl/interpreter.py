@@ -59,7 +59,7 @@ class AbstractInterpreter(abc.ABC):
         """Note a derived value."""
 
     @abc.abstractmethod
-    def factor(self, name: str, weight: Weight) -> None:
+    def factor(self, name: str, weight: Weight, plates: tuple[Plate, ...]) -> None:
         """Note added terms of the log density."""
 
     @abc.abstractmethod

@@ -87,7 +87,7 @@ def factor(name: str, log_weight: Any = None, *, prior: Any = None, likelihood: 
     likelihood = log_weight if likelihood is None else likelihood
     if prior is None and likelihood is None:
         raise TypeError(f"factor('{name}'): give a log weight, factor('{name}', log_weight).")
-    interpreter_for("factor", name).factor(name, Weight(prior, likelihood))
+    interpreter_for("factor", name).factor(name, Weight(prior, likelihood), open_plates())
 
 
 @contextmanager

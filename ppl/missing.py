@@ -32,6 +32,12 @@ def missing_in(value: Any) -> Mask | None:
     return mask if mask.any() else None
 
 
+def labels_of(mask: Mask) -> tuple[Any, ...]:
+    """Where the entries of a mask stand: a number each, or "row, column"."""
+    places = np.argwhere(mask).tolist()
+    return tuple(place[0] if len(place) == 1 else ", ".join(map(str, place)) for place in places)
+
+
 class Entries(Distribution):  # type: ignore[misc]
     """Some of the entries of a distribution, along its first dimensions: the distribution of a latent variable.
 
@@ -53,9 +59,7 @@ class Entries(Distribution):  # type: ignore[misc]
     @property
     def labels(self) -> tuple[Any, ...]:
         """Where each entry stands."""
-        if len(self.index) == 1:
-            return tuple(self.index[0].tolist())
-        return tuple(", ".join(map(str, place)) for place in zip(*self.index, strict=True))
+        return labels_of(self.mask)
 
     @property
     def support(self) -> Constraint:

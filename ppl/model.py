@@ -7,11 +7,16 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from .interpreter import AbstractInterpreter, interpreting
+
+if TYPE_CHECKING:
+    from .describe.summary import ModelSummary
+    from .plans.graph import Graph
 
 Values = Mapping[str, Any]
 
@@ -192,6 +197,42 @@ class BoundModel:
             except jax.errors.JAXTypeError as error:
                 error.add_note(_TRACING_HINT.format(self.name))
                 raise
+
+    def summary(self) -> ModelSummary:
+        """Print the sites of the model: kinds, distributions, supports, shapes, dims and numbers of parameters.
+
+        Returns:
+            The summary that is printed; `summary["theta"].parents` are the sites on which one depends directly.
+
+        Raises:
+            ValueError, TypeError: on a repeated name, or a shape that does not fit.
+
+        Example:
+            `gdemo(1.5, 2.0).summary()`
+        """
+        from .describe.summary import summarize
+
+        print(found := summarize(self))
+        return found
+
+    def graph(self, path: str | Path | None = None) -> Graph:
+        """Draw the plate diagram of the model; see `dualtape.ppl.describe.diagram.draw_diagram`.
+
+        Args:
+            path: of a picture (.svg, .png, .pdf, ...), its source (.dot, .gv) or text (.txt); None writes none.
+
+        Returns:
+            The graph: a notebook shows the picture, `print` the text.
+
+        Raises:
+            ValueError: on a suffix that is none, or that is not known.
+
+        Example:
+            `eight_schools_centered(Y, SIGMA).graph("schools.svg")`
+        """
+        from .describe.diagram import draw_diagram
+
+        return draw_diagram(self, path)
 
     def __repr__(self) -> str:
         """Name and the names of what is conditioned and fixed."""

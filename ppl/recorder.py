@@ -13,7 +13,7 @@ from numpyro.distributions import Distribution
 from .densities import log_density
 from .fitting import as_given, expand_to_given, expand_to_plates, named_dims
 from .interpreter import AbstractInterpreter, Dims, Plate, Weight
-from .missing import completed, entries_of, known_entries, missing_in
+from .missing import completed, entries_of, known_entries, labels_of, missing_in
 from .model import BoundModel, Model
 from .scanning import run_steps
 from .sources import AbstractSource
@@ -152,9 +152,12 @@ class Recorder(AbstractInterpreter):
         if self.with_terms:
             elements = jnp.asarray(self._elements(distribution, value, latent=False))
             owned = entries.owned(elements.shape)
-            self._add(label, elements[owned])
+            self._add(label, elements[owned], (index.name,))
             self._add_jacobian(label, log_jacobian)
-            self._add(name, elements[~owned])
+            given = Plate(f"{name}_observed_index", int((~owned).sum()), labels_of(~owned))
+            self._add(name, elements[~owned], (given.name,))
+            if self.pointwise:
+                self.trace.plates[given.name] = given
             known = known_entries(distribution, entries)
             if known is not None:
                 self.trace.distributions[label] = known
@@ -167,16 +170,18 @@ class Recorder(AbstractInterpreter):
         self.trace.claim(name, plates)
         self.trace.deterministics[name] = (value, named_dims(name, dims, plates, np.shape(value)))
 
-    def factor(self, name: str, weight: Weight) -> None:
+    def factor(self, name: str, weight: Weight, plates: tuple[Plate, ...]) -> None:
         """See `AbstractInterpreter.factor`."""
         name = self.prefix + name
         self.trace.claim(name)
         # Noted even in a run without terms, so that its name is known.
         if weight.likelihood is not None:
-            self._add(name, jnp.asarray(weight.likelihood))
+            likelihood = jnp.asarray(weight.likelihood)
+            self._add(name, likelihood, named_dims(name, None, plates, likelihood.shape))
             self.trace.likelihood[name] = None
         if weight.prior is not None:
-            self._add(name if weight.likelihood is None else f"{name} (prior)", jnp.asarray(weight.prior))
+            prior, label = jnp.asarray(weight.prior), name if weight.likelihood is None else f"{name} (prior)"
+            self._add(label, prior, named_dims(name, None, plates, prior.shape))
 
     def submodel(self, name: str, model: BoundModel) -> Any:
         """See `AbstractInterpreter.submodel`."""
@@ -221,16 +226,17 @@ class Recorder(AbstractInterpreter):
 
     def _add_term(self, name: str, distribution: Distribution, value: Any, *, latent: bool) -> None:
         if self.with_terms:
-            self._add(name, self._elements(distribution, value, latent=latent))
+            elements, dims = self._elements(distribution, value, latent=latent), self.trace.sites[name].dims
+            self._add(name, elements, dims and dims[: jnp.ndim(elements)])
             self.trace.distributions[name] = distribution
 
     def _add_jacobian(self, name: str, log_jacobian: Any | None) -> None:
         if self.with_terms and log_jacobian is not None:
             self.trace.terms[f"log|J| {name}"] = log_jacobian
 
-    def _add(self, name: str, elements: Any) -> None:
+    def _add(self, name: str, elements: Any, dims: Dims) -> None:
         if self.pointwise:
-            self.trace.elements[name] = elements
+            self.trace.elements[name], self.trace.element_dims[name] = elements, dims
         self.trace.terms[name] = jnp.sum(elements)
 
     @staticmethod

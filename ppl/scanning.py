@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .interpreter import Plate, interpreting, open_plates
+from .interpreter import Dims, Plate, interpreting, open_plates
 from .programs.program import Program
 from .sources import AtOrigin
 from .trace import Site, Trace
@@ -38,12 +38,14 @@ def run_steps(
     found, carry = _looked_at(recorder, time, step, carry, xs, conditions, interventions)
     latent = [site.name for site in found.sites.values() if site.is_latent]
     given = (conditions, interventions)
+    element_dims: dict[str, Dims] = {}
 
     def body(carry: Any, entry: Any) -> tuple[Any, Any]:
         x, (observed, fixed), own = entry
         part = recorder.part(recorder.source.at(own), observed, fixed)
         after, returned = _step(part, time, step, carry, x)
         trace = part.trace
+        element_dims.update(trace.element_dims)
         kept = (
             trace.values,
             trace.terms,
@@ -57,6 +59,7 @@ def run_steps(
     source = recorder.source.over_time(latent, time.size)
     last, (returned, kept) = lax.scan(body, carry, (xs, given, source), time.size)
     known = _observed_of(recorder, time, step, carry, xs, given) | interventions
+    found.element_dims |= element_dims
     _collect(recorder, time, found, kept, known, plates)
     return last, returned
 
@@ -179,6 +182,9 @@ def _collect(
     trace.values |= values
     trace.terms |= {name: jnp.sum(term) for name, term in terms.items()}
     trace.elements |= elements
+    trace.element_dims |= {
+        name: _dims(name, time, found.element_dims.get(name), np.ndim(value)) for name, value in elements.items()
+    }
     trace.likelihood |= found.likelihood
     trace.submodels |= found.submodels
     for name, (_, dims) in found.deterministics.items():

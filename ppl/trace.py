@@ -55,6 +55,7 @@ class Trace:
         values: of the latent sites.
         terms: of the log density, by name.
         elements: the terms before they are summed, where they were asked for.
+        element_dims: names of their dimensions, where they are known.
         likelihood: names of the terms that count to the likelihood; the others are the prior's.
         distributions: of sites, where these are known as a whole.
         deterministics: values and names of dimensions.
@@ -70,6 +71,7 @@ class Trace:
     values: dict[str, Any] = field(default_factory=dict)
     terms: dict[str, Any] = field(default_factory=dict)
     elements: dict[str, Any] = field(default_factory=dict)
+    element_dims: dict[str, Dims] = field(default_factory=dict)
     likelihood: dict[str, None] = field(default_factory=dict)
     distributions: dict[str, Distribution] = field(default_factory=dict)
     deterministics: dict[str, tuple[Any, Dims]] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""What a model says: its sites in a table, and what depends on what as a diagram."""
