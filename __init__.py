@@ -39,6 +39,9 @@ if TYPE_CHECKING:
         set_default_adtype,
     )
     from .ppl import BoundModel, Model, deterministic, factor, model, plate, rv, sample, scan, submodel
+    from .ppl.bring.log_density import LogDensity
+    from .ppl.bring.numpyro import from_numpyro
+    from .ppl.bring.stan import from_stan
     from .ppl.checking.sampler_check import check_sampler
     from .ppl.gradients import benchmark_gradients, check_gradients
     from .ppl.inference import SamplingWarning
@@ -106,6 +109,7 @@ __all__ = [
     "FromPrior",
     "Gibbs",
     "GrowingWindows",
+    "LogDensity",
     "LowRankMetric",
     "MicrocanonicalHMC",
     "Model",
@@ -135,6 +139,8 @@ __all__ = [
     "differentiate_with",
     "explain",
     "factor",
+    "from_numpyro",
+    "from_stan",
     "log_density",
     "log_likelihood",
     "log_prior",
@@ -184,6 +190,9 @@ import_lazily(
             "scan",
             "submodel",
         ),
+        "ppl.bring.log_density": ("LogDensity",),
+        "ppl.bring.numpyro": ("from_numpyro",),
+        "ppl.bring.stan": ("from_stan",),
         "ppl.checking.sampler_check": ("check_sampler",),
         "ppl.gradients": (
             "benchmark_gradients",

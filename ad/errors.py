@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import traceback
+from types import FrameType
 from typing import Any
 
 import jax
@@ -68,16 +69,24 @@ _LIBRARIES = ("jax.", "jaxlib.", "numpyro.", "numpy.", *(f"{__package__.rpartiti
               ("ad", "samplers", "ppl")))  # fmt: skip
 
 
+def place_of(error: BaseException) -> tuple[FrameType, int] | None:
+    """The innermost frame and line of the user's code that an exception comes from; None if that is unknown."""
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = f"{frame.f_globals.get('__name__', '')}."
+        if not module.startswith(_LIBRARIES) and "site-packages" not in frame.f_code.co_filename:
+            found = frame, line
+    return found
+
+
 def place(error: BaseException) -> str:
     """Where in the user's code an exception comes from, as " at file:line (`source`)"; empty if that is unknown."""
-    found = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        file = frame.f_code.co_filename
-        module = f"{frame.f_globals.get('__name__', '')}."
-        if not module.startswith(_LIBRARIES) and "site-packages" not in file:
-            source = linecache.getline(file, line).strip()
-            found = f" at {file}:{line}" + (f" (`{source}`)" if source else "")
-    return found
+    found = place_of(error)
+    if found is None:
+        return ""
+    file, line = found[0].f_code.co_filename, found[1]
+    source = linecache.getline(file, line).strip()
+    return f" at {file}:{line}" + (f" (`{source}`)" if source else "")
 
 
 def refuse_unfinished(jaxpr: Any) -> None:

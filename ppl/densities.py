@@ -6,6 +6,7 @@ expression with less to differentiate. Stan's `*_glm` functions do the same job.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -74,9 +75,18 @@ def log_density(distribution: Any, value: Any, *, inside: bool = True) -> Any:
         return jnp.sum(terms, axis=tuple(range(-distribution.reinterpreted_batch_ndims, 0)))
     known = _DENSITIES.get(type(distribution))
     if known is None:
-        return distribution.log_prob(value)
+        return _unchecked(distribution).log_prob(value)
     term = known(distribution, value)
     return term if inside or distribution.support in _REAL else jnp.where(distribution.support(value), term, -jnp.inf)
+
+
+def _unchecked(distribution: Any) -> Any:
+    """A distribution that does not warn of values outside of its support, where whole numbers may be proposed."""
+    if not getattr(distribution, "_validate_args", False):
+        return distribution
+    other = copy.copy(distribution)
+    other._validate_args = False
+    return other
 
 
 @register_log_density(dist.BernoulliLogits)

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from ..ad.adtypes import AbstractADType, check_adtype
+from ..ad.errors import DifferentiationError
 from ..ad.measuring.auditing import auditing
 from ..ad.routing import default_adtype
 from ..samplers.base import AbstractKernel
@@ -40,6 +41,7 @@ from .initialization import check_initial_values, explain_failure, proposals
 from .interpreters import discover
 from .log_density import TracedModel, trace_model
 from .model import BoundModel
+from .precision import warn_of_precision
 from .trace import Trace
 
 HostArray = np.ndarray[Any, Any]
@@ -145,8 +147,14 @@ def sample(
         given = check_initial_values(model, init, found, chains)
         shown.compiling()
         traced = trace_model(model, found)
+        warn_of_precision(traced, model.name)
         dtype = np.dtype(precision)
-        compiled, constrained = _programs(traced, sampler, settings, chains, way, dtype, audit=audit)
+        try:
+            compiled, constrained = _programs(traced, sampler, settings, chains, way, dtype, audit=audit)
+        except DifferentiationError as error:
+            if found.looks_at:
+                error.add_note(found.looks_at)
+            raise
         compile_seconds = time.perf_counter() - started
         rngs = (np.random.default_rng([seed, i]) for i in range(chains))
         proposed = [proposals(model, traced, own, rng, dtype) for own, rng in zip(given, rngs, strict=True)]

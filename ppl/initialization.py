@@ -36,11 +36,13 @@ def check_initial_values(
         ValueError: on an unknown site, a shape that does not fit, or a value outside the support; naming it.
     """
     per_chain: list[dict[str, Any]] = [{} for _ in range(chains)]
-    if init is None:
-        return per_chain
-    if not isinstance(init, Mapping):
+    if init is not None and not isinstance(init, Mapping):
         raise TypeError(f"init: expected a dict from site names to values, got {init!r}.")
     latent = {site.name: site for site in found.sites.values() if site.is_latent}
+    # What the model says of sites that are observed or fixed by now does not matter.
+    init = {name: value for name, value in found.initial.items() if name in latent} | dict(init or {})
+    if not init:
+        return per_chain
     for name, values in init.items():
         if name not in latent:
             known = ", ".join(f"'{site}'" for site in latent)
@@ -94,7 +96,8 @@ def proposals(
         position = rng.uniform(-RADIUS, RADIUS, coordinates.dimension).astype(dtype)
         if given or traced.density.discrete:
             parts = dict(zip(coordinates.shapes, coordinates.split(position), strict=True))
-            parts |= unconstrain(model, given, parts, jax.random.key(int(rng.integers(2**31))))
+            key = jax.random.key(int(rng.integers(2**31))) if traced.density.discrete else None
+            parts |= unconstrain(model, given, parts, key)
             position = np.asarray(coordinates.join(list(parts.values())), dtype)
         yield position
 
@@ -108,6 +111,8 @@ def explain_failure(traced: TracedModel, position: HostArray, given: dict[str, A
     terms = {name: float(term) for name, term in traced.density.by_term(position, *traced.data).items()}
     contributions = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
     culprits = [name for name, value in terms.items() if not np.isfinite(value)]
+    holes = [np.shape(array) for array in traced.data if array.dtype.kind == "f" and np.isnan(array).any()]
+    missing = f" The data hold NaN, in an array of shape {holes[0]}, that no rv observes." if holes else ""
     names = ", ".join(f"'{name}'" for name in sorted(given))
     drawn = f"in {ATTEMPTS} draws from Uniform(-{RADIUS:g}, {RADIUS:g})"
     if _everything(traced, given):
@@ -122,4 +127,4 @@ def explain_failure(traced: TracedModel, position: HostArray, given: dict[str, A
         else f"the log density was finite but its gradient was not, {where}; at the last: {contributions}. Look for "
         f"sqrt, log or a division at zero behind a jnp.where, which passes NaN to the gradient of the branch not taken"
     )
-    return f"no starting point was found: {what}. {way_out}."
+    return f"no starting point was found: {what}.{missing} {way_out}."

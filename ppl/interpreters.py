@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from ..ad.errors import NEEDS_NUMBERS
+from .bring.refusal import refusing_numpyro
 from .model import BoundModel
+from .placeholders import TracingError
 from .recorder import InspectGiven, Recorder
 from .sources import AtOrigin, Inverted, Unconstrained
 from .trace import Trace
@@ -31,7 +33,8 @@ def discover(model: BoundModel, inspect: InspectGiven | None = None, *, concrete
     def run(zero: jax.Array) -> None:
         # What a model computes with JAX cannot be looked at while its log density is traced: nothing is missing there.
         computed = {name for trace in found for name in _computed(trace)}
-        found.append(Recorder(model, AtOrigin(zero), inspect=inspect, complete=computed).run())
+        with refusing_numpyro(model.name):
+            found.append(Recorder(model, AtOrigin(zero), inspect=inspect, complete=computed).run())
 
     scalar = jax.ShapeDtypeStruct((), jnp.result_type(float))
     try:
@@ -42,10 +45,15 @@ def discover(model: BoundModel, inspect: InspectGiven | None = None, *, concrete
             # not depend on `zero` evaluated on the spot, so that it can be inspected.
             with jax.ensure_compile_time_eval():
                 jax.eval_shape(run, scalar)
-    except NEEDS_NUMBERS:
+    except NEEDS_NUMBERS as error:
+        note = error.__notes__[0]
         # A dual number has a value for Python to look at, and still tells what depends on random variables.
         zero = jnp.zeros((), scalar.dtype)
-        jax.jvp(run, (zero,), (zero,))
+        try:
+            jax.jvp(run, (zero,), (zero,))
+        except NEEDS_NUMBERS as again:
+            raise TracingError(note) from again
+        found[-1].looks_at = note
     return found[-1]
 
 

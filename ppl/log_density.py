@@ -23,6 +23,7 @@ from ..ad.host import at_numbers
 from ..ad.preparation import shapes_of
 from .blocks.block import Block, block_of
 from .blocks.coordinates import Array, Coordinates, Part
+from .checking.indices import check_indices
 from .interpreter import Dims, Plate
 from .interpreters import evaluate
 from .model import BoundModel
@@ -177,6 +178,9 @@ def trace_model(model: BoundModel, found: Trace) -> TracedModel:
     first_part = len(trace.terms) + len(values)
     # What a model that looks at values is made of holds for one run only.
     templates = {} if opaque else number(structures, first_part)
+    if not opaque:
+        results = dict(enumerate([*trace.terms, *values]))
+        check_indices(program, tuple(shapes), (*data, *numbers), results)
     density = ModelDensity(
         Coordinates(shapes),
         {name: site.index_shape for name, site in latent.items()},

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
-
+from .inputs import as_data
 from .interpreter import AbstractInterpreter, interpreting
 
 if TYPE_CHECKING:
@@ -19,13 +18,6 @@ if TYPE_CHECKING:
     from .plans.graph import Graph
 
 Values = Mapping[str, Any]
-
-_TRACING_HINT = (
-    "model '{}' is traced once, with placeholders for its random variables, so plain Python cannot look at their "
-    "values: use jnp.where or jax.lax.cond for `if`, jax.lax.while_loop for `while`, jnp for numpy functions, and "
-    "leave out float() and int(); or sample with adtype=AutoTape(), which runs it anew at numbers (slow; there too "
-    "numpy functions and float() must go)."
-)
 
 
 class Model:
@@ -50,6 +42,9 @@ class Model:
     def __call__(self, *args: Any, **kwargs: Any) -> BoundModel:
         """Bind data.
 
+        Columns of pandas and polars, arrays of xarray and lists of numbers become NumPy arrays; a data frame becomes a
+        table whose columns are such.
+
         Raises:
             TypeError: if an argument is missing or unknown; it names those that the model takes.
         """
@@ -57,7 +52,7 @@ class Model:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"model '{self.name}{self.signature}': {error}.") from None
-        return BoundModel(self, args, dict(kwargs))
+        return BoundModel(self, tuple(map(as_data, args)), {name: as_data(value) for name, value in kwargs.items()})
 
     def __or__(self, _: object) -> BoundModel:
         """A model without data cannot be conditioned."""
@@ -192,11 +187,7 @@ class BoundModel:
     def run(self, interpreter: AbstractInterpreter) -> Any:
         """Run the function, whose declarations the interpreter gives a meaning; what it returns."""
         with interpreting(interpreter):
-            try:
-                return self.call()
-            except jax.errors.JAXTypeError as error:
-                error.add_note(_TRACING_HINT.format(self.name))
-                raise
+            return self.call()
 
     def summary(self) -> ModelSummary:
         """Print the sites of the model: kinds, distributions, supports, shapes, dims and numbers of parameters.
@@ -262,4 +253,4 @@ def _merge(method: str, values: Values | None, named: dict[str, Any]) -> dict[st
             raise TypeError(f"{method}: site names are strings, got {name!r}.")
         if value is None:
             raise ValueError(f"{method}: site '{name}' needs a value; use decondition('{name}') to make it latent.")
-    return merged
+    return {name: as_data(value) for name, value in merged.items()}

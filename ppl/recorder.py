@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Distribution
 
+from ..ad.errors import NEEDS_NUMBERS
 from .densities import log_density
 from .fitting import as_given, expand_to_given, expand_to_plates, named_dims
 from .interpreter import AbstractInterpreter, Dims, Plate, Weight
 from .missing import completed, entries_of, known_entries, labels_of, missing_in
 from .model import BoundModel, Model
+from .placeholders import looked_at
 from .scanning import run_steps
 from .sources import AbstractSource
 from .trace import Site, Trace
@@ -65,7 +67,11 @@ class Recorder(AbstractInterpreter):
         Raises:
             ValueError: on a repeated name, a shape that does not fit, or a condition on an unknown site.
         """
-        self.trace.returned = self.model.run(self)
+        try:
+            self.trace.returned = self.model.run(self)
+        except NEEDS_NUMBERS as error:
+            error.add_note(looked_at(error, self.model.name, self.trace.values))
+            raise
         self._check_names_given_by_user()
         self.trace.check_names_of_dimensions()
         return self.trace

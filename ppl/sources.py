@@ -167,7 +167,7 @@ class Drawn(AbstractSource):
             return value, None
         try:
             return distribution.sample(site_key(self.key, name)).astype(dtype), None
-        except NotImplementedError:
+        except (NotImplementedError, ImportError):
             raise ValueError(
                 f"site '{name}' is {describe(distribution)}, which cannot be drawn from; give it a proper "
                 f"distribution, or a value: condition or fix it."

@@ -65,6 +65,7 @@ class Trace:
         marginalized: names of sites that are to be summed out.
         initial: values at which submodels want chains to start.
         returned: what the function of the model returned.
+        looks_at: where the model looks at values of random variables, if it does.
     """
 
     sites: dict[str, Site] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class Trace:
     marginalized: dict[str, None] = field(default_factory=dict)
     initial: dict[str, Any] = field(default_factory=dict)
     returned: Any = None
+    looks_at: str | None = None
 
     def claim(self, name: str, plates: tuple[Plate, ...] = ()) -> None:
         """Take a name for a site, and note the plates that it stands in.

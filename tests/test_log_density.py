@@ -28,7 +28,6 @@ DISTRIBUTIONS = {
     ),
     "Cholesky factor of a correlation": dist.LKJCholesky(3, 2.0),
     "batch of simplexes": dist.Dirichlet(jnp.ones((2, 3))),
-    "circular": dist.VonMises(0.0, 1.0),
 }
 
 

@@ -347,7 +347,7 @@ IDATA = object()
         (lambda i: log_density(line(X, Y), {"a": 1.0, "b": 1.0}), ValueError, "latent site 's' has no value"),
         (lambda i: log_density(line(X, Y), {"a": 1, "b": 1, "s": 1, "q": 1}), ValueError, "'q' is no latent site"),
         (lambda i: log_density(line(X, Y), {"a": np.ones(2), "b": 1, "s": 1}), ValueError, "site 'a' has shape"),
-        (lambda i: unconstrain(line(X, Y), {"a": 1, "b": 1, "s": -1.0}), ValueError, "unconstrain: site 's' has a value outside"),
+        (lambda i: unconstrain(line(X, Y), {"a": 1, "b": 1, "s": -1.0}), ValueError, "site 's' has a value outside"),
         (lambda i: unconstrain(line(X, Y), {"a": 1, "b": 1, "s": [1.0]}), ValueError, "site 's' has shape"),
         (lambda i: constrain(line(X, Y), np.zeros(4)), ValueError, "has 3 coordinates"),
     ],

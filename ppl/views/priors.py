@@ -75,7 +75,7 @@ class PriorDensity(AbstractBlockDensity):
             distribution = own.template.fill(leaves)
             try:
                 value = distribution.sample(jax_key(fold_in(key, i)))
-            except NotImplementedError as error:
+            except (NotImplementedError, ImportError) as error:
                 raise ValueError(
                     f"site '{own.site}': {describe(distribution)} cannot be drawn from; use a sampler that needs the "
                     f"density alone, such as MH(), Slice() or NUTS()."
