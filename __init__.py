@@ -39,12 +39,19 @@ if TYPE_CHECKING:
         set_default_adtype,
     )
     from .ppl import BoundModel, Model, deterministic, factor, model, plate, rv, sample, scan, submodel
+    from .ppl.approximations.advi import advi
+    from .ppl.approximations.laplace import laplace
+    from .ppl.approximations.objectives import MAP, MLE
+    from .ppl.approximations.optimize import optimize
+    from .ppl.approximations.pathfinder import FromPathfinder, pathfinder
+    from .ppl.approximations.setting import ApproximationWarning
     from .ppl.bring.log_density import LogDensity
     from .ppl.bring.numpyro import from_numpyro
     from .ppl.bring.stan import from_stan
     from .ppl.checking.sampler_check import check_sampler
     from .ppl.gradients import benchmark_gradients, check_gradients
     from .ppl.inference import SamplingWarning
+    from .ppl.marginalization import marginalize, recover
     from .ppl.plans.explanation import explain
     from .ppl.queries.log_densities import log_density, log_likelihood, log_prior
     from .ppl.queries.positions import constrain, unconstrain
@@ -80,13 +87,19 @@ if TYPE_CHECKING:
         Until,
         Vectorized,
     )
+    from .samplers.approximations.families import FullRank, MeanField
+    from .samplers.approximations.optimization import LBFGS, TrustRegion
     from .samplers.executables import clear_programs, set_compilation_cache
 
 __all__ = [
     "HMC",
+    "LBFGS",
+    "MAP",
     "MH",
+    "MLE",
     "NUTS",
     "WALNUTS",
+    "ApproximationWarning",
     "AutoByDimension",
     "AutoEnzyme",
     "AutoEnzymeForward",
@@ -106,11 +119,14 @@ __all__ = [
     "EllipticalSlice",
     "External",
     "FisherDivergence",
+    "FromPathfinder",
     "FromPrior",
+    "FullRank",
     "Gibbs",
     "GrowingWindows",
     "LogDensity",
     "LowRankMetric",
+    "MeanField",
     "MicrocanonicalHMC",
     "Model",
     "ParticleGibbs",
@@ -125,9 +141,11 @@ __all__ = [
     "Slice",
     "StanWindows",
     "Threads",
+    "TrustRegion",
     "UnitMetric",
     "Until",
     "Vectorized",
+    "advi",
     "benchmark_gradients",
     "black_box",
     "check_gradients",
@@ -141,12 +159,17 @@ __all__ = [
     "factor",
     "from_numpyro",
     "from_stan",
+    "laplace",
     "log_density",
     "log_likelihood",
     "log_prior",
+    "marginalize",
     "model",
+    "optimize",
+    "pathfinder",
     "plate",
     "predict",
+    "recover",
     "returned",
     "rv",
     "sample",
@@ -190,6 +213,18 @@ import_lazily(
             "scan",
             "submodel",
         ),
+        "ppl.approximations.advi": ("advi",),
+        "ppl.approximations.laplace": ("laplace",),
+        "ppl.approximations.objectives": (
+            "MAP",
+            "MLE",
+        ),
+        "ppl.approximations.optimize": ("optimize",),
+        "ppl.approximations.pathfinder": (
+            "FromPathfinder",
+            "pathfinder",
+        ),
+        "ppl.approximations.setting": ("ApproximationWarning",),
         "ppl.bring.log_density": ("LogDensity",),
         "ppl.bring.numpyro": ("from_numpyro",),
         "ppl.bring.stan": ("from_stan",),
@@ -199,6 +234,10 @@ import_lazily(
             "check_gradients",
         ),
         "ppl.inference": ("SamplingWarning",),
+        "ppl.marginalization": (
+            "marginalize",
+            "recover",
+        ),
         "ppl.plans.explanation": ("explain",),
         "ppl.queries.log_densities": (
             "log_density",
@@ -245,6 +284,14 @@ import_lazily(
             "UnitMetric",
             "Until",
             "Vectorized",
+        ),
+        "samplers.approximations.families": (
+            "FullRank",
+            "MeanField",
+        ),
+        "samplers.approximations.optimization": (
+            "LBFGS",
+            "TrustRegion",
         ),
         "samplers.executables": (
             "clear_programs",

@@ -75,13 +75,13 @@ def log_density(distribution: Any, value: Any, *, inside: bool = True) -> Any:
         return jnp.sum(terms, axis=tuple(range(-distribution.reinterpreted_batch_ndims, 0)))
     known = _DENSITIES.get(type(distribution))
     if known is None:
-        return _unchecked(distribution).log_prob(value)
+        return distribution.log_prob(value)
     term = known(distribution, value)
     return term if inside or distribution.support in _REAL else jnp.where(distribution.support(value), term, -jnp.inf)
 
 
-def _unchecked(distribution: Any) -> Any:
-    """A distribution that does not warn of values outside of its support, where whole numbers may be proposed."""
+def unchecked(distribution: Any) -> Any:
+    """A distribution that does not look whether values are inside of its support, nor warns of those that are not."""
     if not getattr(distribution, "_validate_args", False):
         return distribution
     other = copy.copy(distribution)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ from .arviz import to_arviz
 from .checks import check_given, check_sampleable
 from .constrained import Batch, ConstrainedValues
 from .identity import Lent, run_identity, with_data
-from .initialization import check_initial_values, explain_failure, proposals
+from .initialization import AbstractStart, chain_proposals, check_initial_values, explain_failure
 from .interpreters import discover
 from .log_density import TracedModel, trace_model
 from .model import BoundModel
@@ -75,7 +75,7 @@ def sample(
     chains: int = 4,
     seed: int | None = None,
     adtype: AbstractADType | None = None,
-    init: Mapping[str, Any] | None = None,
+    init: Mapping[str, Any] | AbstractStart | Literal["pathfinder"] | None = None,
     thin: int = 1,
     progress: bool = True,
     precision: str = "float64",
@@ -98,7 +98,8 @@ def sample(
             None draws one, which the result records.
         adtype: how to differentiate wherever the sampler names no adtype; None means the global default.
         init: initial values by site, in the support of the site: of its shape, or with a leading dimension of
-            length `chains`. Other sites start at Uniform(−2, 2) in unconstrained space.
+            length `chains`. Other sites start at Uniform(−2, 2) in unconstrained space. Or `FromPathfinder()`, for
+            which "pathfinder" may be written: draws from approximations of the posterior.
         thin: keep every thin-th step.
         progress: show a line a chain; silent where the output is not a terminal or a notebook.
         precision: "float64" or "float32"; the setting of JAX outside this call is left alone.
@@ -156,8 +157,7 @@ def sample(
                 error.add_note(found.looks_at)
             raise
         compile_seconds = time.perf_counter() - started
-        rngs = (np.random.default_rng([seed, i]) for i in range(chains))
-        proposed = [proposals(model, traced, own, rng, dtype) for own, rng in zip(given, rngs, strict=True)]
+        proposed = chain_proposals(model, found, traced, init, given, seed, dtype)
         started = time.perf_counter()
         try:
             starts = way.start(compiled, proposed, TRIES if compiled.kernel.trial(warmup) else 1)

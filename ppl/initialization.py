@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,8 +22,53 @@ ATTEMPTS = 100
 RADIUS = 2.0
 
 
+class AbstractStart(abc.ABC):
+    """Where chains start if not at given values: a frozen value for `init=`."""
+
+    @abc.abstractmethod
+    def proposals(
+        self, model: BoundModel, found: Trace, traced: TracedModel, seed: int, chain: int
+    ) -> Iterator[HostArray]:
+        """Positions where chain `chain` may start, shape (dimension,) each; they depend on `seed` and `chain` only."""
+
+
+def _as_start(init: object) -> AbstractStart | None:
+    if isinstance(init, str) and init == "pathfinder":
+        from .approximations.pathfinder import FromPathfinder
+
+        return FromPathfinder()
+    return init if isinstance(init, AbstractStart) else None
+
+
+def chain_proposals(
+    model: BoundModel,
+    found: Trace,
+    traced: TracedModel,
+    init: object,
+    given: list[dict[str, Any]],
+    seed: int,
+    dtype: Any,
+) -> list[Iterator[HostArray]]:
+    """Where each chain may start; see `proposals`.
+
+    Args:
+        model: the model.
+        found: its sites.
+        traced: the same, traced.
+        init: what the user said.
+        given: what `check_initial_values` made of it, by chain.
+        seed: of the run.
+        dtype: of positions.
+    """
+    start = _as_start(init)
+    if start is not None:
+        return [start.proposals(model, found, traced, seed, chain) for chain in range(len(given))]
+    rngs = (np.random.default_rng([seed, chain]) for chain in range(len(given)))
+    return [proposals(model, traced, own, rng, dtype) for own, rng in zip(given, rngs, strict=True)]
+
+
 def check_initial_values(
-    model: BoundModel, init: Mapping[str, Any] | None, found: Trace, chains: int
+    model: BoundModel, init: Mapping[str, Any] | AbstractStart | str | None, found: Trace, chains: int
 ) -> list[dict[str, Any]]:
     """The initial values of each chain, by site, constrained.
 
@@ -36,9 +82,12 @@ def check_initial_values(
         ValueError: on an unknown site, a shape that does not fit, or a value outside the support; naming it.
     """
     per_chain: list[dict[str, Any]] = [{} for _ in range(chains)]
-    if init is not None and not isinstance(init, Mapping):
-        raise TypeError(f"init: expected a dict from site names to values, got {init!r}.")
-    latent = {site.name: site for site in found.sites.values() if site.is_latent}
+    if _as_start(init) is not None:
+        init = None
+    if not (init is None or isinstance(init, Mapping)):
+        raise TypeError(f"init: expected a dict from site names to values, FromPathfinder() or None, got {init!r}.")
+    sites = found.sites.values()
+    latent = {site.name: site for site in sites if site.is_latent and site.name not in found.marginalized}
     # What the model says of sites that are observed or fixed by now does not matter.
     init = {name: value for name, value in found.initial.items() if name in latent} | dict(init or {})
     if not init:
@@ -97,7 +146,8 @@ def proposals(
         if given or traced.density.discrete:
             parts = dict(zip(coordinates.shapes, coordinates.split(position), strict=True))
             key = jax.random.key(int(rng.integers(2**31))) if traced.density.discrete else None
-            parts |= unconstrain(model, given, parts, key)
+            found = unconstrain(model, given, parts, key)
+            parts |= {name: array for name, array in found.items() if name in parts}  # without what is summed out
             position = np.asarray(coordinates.join(list(parts.values())), dtype)
         yield position
 

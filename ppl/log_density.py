@@ -200,7 +200,12 @@ def trace_model(model: BoundModel, found: Trace) -> TracedModel:
         for name, site in found.sites.items()
         if site.obs is not None and not isinstance(site.obs, jax.core.Tracer)
     }
-    return TracedModel(density, names, dims, found.plates, observed, tuple(trace.likelihood))
+    traced = TracedModel(density, names, dims, found.plates, observed, tuple(trace.likelihood))
+    if not found.marginalized:
+        return traced
+    from .views.marginal import summed_out
+
+    return summed_out(traced, tuple(found.marginalized))
 
 
 def _values(trace: Trace) -> dict[str, Any]:

@@ -180,6 +180,19 @@ class BoundModel:
             interventions={**self.interventions, **given},
         )
 
+    def marginalize(self, *sites: str) -> BoundModel:
+        """Sum discrete sites out of the density; see `dualtape.marginalize`.
+
+        Args:
+            sites: names.
+
+        Returns:
+            A new model, of whose sites these are none that is sampled.
+        """
+        from .marginalization import marginalize
+
+        return marginalize(self, sites)
+
     def call(self) -> Any:
         """Run the function; what it returns."""
         return self.model.function(*self.args, **self.kwargs)

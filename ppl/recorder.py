@@ -11,7 +11,7 @@ import numpy as np
 from numpyro.distributions import Distribution
 
 from ..ad.errors import NEEDS_NUMBERS
-from .densities import log_density
+from .densities import log_density, unchecked
 from .fitting import as_given, expand_to_given, expand_to_plates, named_dims
 from .interpreter import AbstractInterpreter, Dims, Plate, Weight
 from .missing import completed, entries_of, known_entries, labels_of, missing_in
@@ -251,11 +251,11 @@ class Recorder(AbstractInterpreter):
         # latent ones can be anywhere.
         inside = latent or not isinstance(value, jax.core.Tracer)
         # As a JAX array: some supports are checked with NumPy where the value is NumPy's, tracer or not.
-        term = log_density(distribution, jnp.asarray(value), inside=inside)
+        value = jnp.asarray(value)
         if latent and is_discrete(distribution):
             # A bijection keeps continuous values in their support; whole numbers can be proposed anywhere.
-            term = jnp.where(distribution.support(value), term, -jnp.inf)
-        return term
+            return jnp.where(distribution.support(value), log_density(unchecked(distribution), value), -jnp.inf)
+        return log_density(distribution, value, inside=inside)
 
     def _check_names_given_by_user(self) -> None:
         declared = self.trace.names_of()

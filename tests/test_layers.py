@@ -40,6 +40,8 @@ def test_few_files_know_samplers():
     tools = tuple(f"from ...samplers.{tool} import" for tool in ("random", "positions", "executables"))
     knowing = set()
     for path in (ROOT / "ppl").rglob("*.py"):
+        if path.parent.name == "approximations":
+            continue  # the faces of samplers/approximations
         lines = [line for line in path.read_text().splitlines() if "samplers" in line and "import" in line]
         knowing |= {path.name for line in lines if not line.startswith(tools)}
     assert knowing == {"inference.py", "arguments.py", "explanation.py", "sampler_check.py"}
