@@ -28,8 +28,8 @@ def check_given(title: str, name: str, distribution: Distribution, value: Any) -
     missing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
     if missing.any():
         raise ValueError(
-            f"{title} has {missing.sum()} NaN (first at {_first(missing)}); remove them, or give data with NaN as an "
-            f"array of NumPy in rv(..., obs=), outside of scan, where they become latent variables."
+            f"{title} has {missing.sum()} NaN (first at {_first(missing)}); remove them, or give the data with NaN "
+            f"to the model, whose missing entries are latent variables where it observes the data as they are."
         )
     outside = outside_support(distribution, value)
     if outside is not None and outside.any():

@@ -170,6 +170,20 @@ class Recorder(AbstractInterpreter):
         self.trace.likelihood[name] = None
         return value
 
+    def entries(self, label: str, entries: Distribution, labels: tuple[Any, ...]) -> Any:
+        """Missing entries as a latent site of their own, labelled with where they stand."""
+        self.trace.claim(label)
+        index = Plate(f"{label}_index", len(labels), labels)
+        self.trace.claim(index.name)
+        self.trace.plates[index.name] = index
+        return self._latent(label, entries, None, (index,))
+
+    def replace_term(self, name: str, elements: Any, dims: Dims, labels: tuple[Any, ...]) -> None:
+        """Put a term in the place of another, with labels for its elements."""
+        self._add(name, elements, dims)
+        if self.pointwise and dims:
+            self.trace.plates[dims[0]] = Plate(dims[0], len(labels), labels)
+
     def deterministic(self, name: str, value: Any, dims: Dims, plates: tuple[Plate, ...]) -> None:
         """See `AbstractInterpreter.deterministic`."""
         name = self.prefix + name

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpyro.distributions import Distribution
 
+from .holes import Holes
 from .interpreter import Dims, Plate, interpreting, open_plates
+from .missing import missing_in
 from .programs.program import Program
 from .sources import AtOrigin
 from .trace import Site, Trace
@@ -28,21 +32,28 @@ def run_steps(
     """Run the steps of a series, and note what they declare; see `dualtape.scan`.
 
     Raises:
-        TypeError, ValueError: where a step returns no pair, or a carry of another shape, or a site inside has NaN or a
-            value given for another number of steps.
+        TypeError, ValueError: where a step returns no pair, or a carry of another shape, or a site inside has a value
+            given for another number of steps.
     """
     xs = jax.tree.map(_as_data, xs)
-    names = _looked_at(recorder, time, step, carry, xs, {}, {})[0].names_of()
+    names = _looked_at(recorder, time, step, carry, xs, {}, {}).trace.names_of()
     conditions = _along(time, recorder.conditions, names)
     interventions = _along(time, recorder.interventions, names)
-    found, carry = _looked_at(recorder, time, step, carry, xs, conditions, interventions)
+    look = _looked_at(recorder, time, step, carry, xs, conditions, interventions)
+    found, carry = look.trace, look.carry
     latent = [site.name for site in found.sites.values() if site.is_latent]
-    given = (conditions, interventions)
+    holes = list(_holes(look, xs, conditions))
+    plausible = conditions | {hole.name: hole.completed(hole.inside) for hole in holes}
+    known = _observed_of(recorder, time, step, carry, xs, (plausible, interventions)) | interventions
+    known |= {hole.name: hole.data for hole in holes}
+    hidden = {hole.name: hole.completed(recorder.entries(hole.label, hole.entries, hole.labels)) for hole in holes}
+    given = (conditions | hidden, interventions)
     element_dims: dict[str, Dims] = {}
 
     def body(carry: Any, entry: Any) -> tuple[Any, Any]:
         x, (observed, fixed), own = entry
         part = recorder.part(recorder.source.at(own), observed, fixed)
+        part.pointwise = recorder.pointwise or bool(holes)
         after, returned = _step(part, time, step, carry, x)
         trace = part.trace
         element_dims.update(trace.element_dims)
@@ -58,14 +69,16 @@ def run_steps(
 
     source = recorder.source.over_time(latent, time.size)
     last, (returned, kept) = lax.scan(body, carry, (xs, given, source), time.size)
-    known = _observed_of(recorder, time, step, carry, xs, given) | interventions
     found.element_dims |= element_dims
     _collect(recorder, time, found, kept, known, plates)
+    for hole in holes:
+        hole.split_terms(recorder)
+    if not recorder.pointwise:
+        recorder.trace.elements.clear()
     return last, returned
 
 
 def _step(part: Recorder, time: Plate, step: Step, carry: Any, x: Any) -> tuple[Any, Any]:
-
     with interpreting(part, open_plates()):
         result = step(carry, x)
     if not (isinstance(result, tuple) and len(result) == 2):
@@ -76,16 +89,37 @@ def _step(part: Recorder, time: Plate, step: Step, carry: Any, x: Any) -> tuple[
     return result
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What is seen of a step before the loop.
+
+    Args:
+        trace: what it declares.
+        carry: the first carry, in the dtypes that steps return.
+        observes: by observed site, which leaf of the data it observes, and its support; None where it computes them.
+    """
+
+    trace: Trace
+    carry: Any
+    observes: dict[str, tuple[int | None, Any]]
+
+
 def _looked_at(
     recorder: Recorder, time: Plate, step: Step, carry: Any, xs: Any, conditions: Any, interventions: Any
-) -> tuple[Trace, Any]:
-    """What a step declares, and the carry in the dtypes that steps return."""
+) -> _Look:
     found: list[Trace] = []
+    observes: dict[str, tuple[int | None, Any]] = {}
 
     def look(carry: Any, entry: Any, zero: Any) -> Any:
         x, observed, fixed = entry
         part = recorder.part(AtOrigin(zero), observed, fixed)
-        part.with_terms, part.inspect = False, None
+        numbers = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves((x, observed)))}
+
+        def note(title: str, name: str, distribution: Distribution, value: Any) -> None:
+            del title
+            observes[name] = numbers.get(id(value)), distribution.support
+
+        part.with_terms, part.inspect = False, note
         after, _ = _step(part, time, step, carry, x)
         found.append(part.trace)
         return after
@@ -106,7 +140,19 @@ def _looked_at(
                 f"give the first carry the shape of the later ones."
             )
     carry = jax.tree.map(lambda new, old: jnp.asarray(old, jnp.promote_types(new.dtype, old.dtype)), after, carry)
-    return found[-1], carry
+    return _Look(found[-1], carry, observes)
+
+
+def _holes(look: _Look, xs: Any, conditions: Mapping[str, Any]) -> Iterator[Holes]:
+    """The observed sites of a step some of whose data are missing."""
+    leaves = jax.tree.leaves((xs, dict(conditions)))
+    for name, (number, support) in look.observes.items():
+        site = look.trace.sites.get(name)
+        if number is None or site is None or site.is_latent:
+            continue
+        missing = missing_in(leaves[number])
+        if missing is not None:
+            yield Holes(name, np.asarray(leaves[number]), missing, support)
 
 
 def _observed_of(recorder: Recorder, time: Plate, step: Step, carry: Any, xs: Any, given: Any) -> dict[str, Any]:
@@ -222,5 +268,7 @@ def _along(time: Plate, values: Mapping[str, Any], names: Mapping[str, None]) ->
 
 
 def _as_data(leaf: Any) -> Any:
+    if np.ma.isMaskedArray(leaf):
+        leaf = np.ma.filled(leaf.astype(float), np.nan)
     array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
     return array.astype(jnp.result_type(array.dtype)) if array.dtype.kind in "biuf" else array

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from dualtape import MH, NUTS, DiscreteGibbs, Gibbs, check_gradients, model, plate, rv, sample
+from dualtape import MH, NUTS, DiscreteGibbs, Gibbs, check_gradients, model, plate, rv, sample, scan
 from dualtape.ppl.interpreters import discover, unconstrain
 from dualtape.ppl.log_density import trace_model
 from scipy import stats
@@ -167,3 +167,60 @@ def test_a_scalar_that_is_missing_is_refused():
 
     with pytest.raises(ValueError, match="observed site 'y' has 1 NaN"):
         sample(one(NAN), progress=False)
+
+
+@model
+def series(y, positive):
+    noise = rv("noise", dist.HalfNormal(1.0))
+
+    def step(x, y):
+        x = rv("x", dist.Normal(0.9 * x, 1.0))
+        with plate("sensor", 2):
+            rv("y", dist.LogNormal(x, noise) if positive else dist.Normal(x, noise), obs=y)
+        return x, None
+
+    scan("time", step, 0.0, y)
+
+
+@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_entries_of_a_series_may_be_missing(positive, conditioned):
+    y = np.array([[1.5, NAN], [0.7, 2.0], [NAN, NAN]])
+    bound = series(np.ones((3, 2)), positive) | {"y": y} if conditioned else series(y, positive)
+    found = discover(bound)
+    assert found.plates["y_missing_index"].coords == ("0, 1", "2, 0", "2, 1")
+    np.testing.assert_array_equal(found.sites["y"].obs, y)
+    one = traced(bound)
+    assert one.density.coordinates.shapes == {"noise": (), "y_missing": (3,), "x": (3,)}
+    x, noise, hidden = np.array([0.1, -0.3, 0.6]), 0.8, np.array([0.4, 1.7, 2.2])
+    position = one.density.coordinates.join([np.log(noise), np.log(hidden) if positive else hidden, x])
+    terms = {name: float(term) for name, term in one.density.by_term(position, *one.data).items()}
+    full = y.copy()
+    full[np.isnan(y)] = hidden
+    law = stats.lognorm(noise, scale=np.exp(x[:, None])) if positive else stats.norm(x[:, None], noise)
+    expected = law.logpdf(full)
+    assert terms["y"] == pytest.approx(expected[~np.isnan(y)].sum(), rel=1e-12)
+    assert terms["y_missing"] == pytest.approx(expected[np.isnan(y)].sum(), rel=1e-12)
+    assert terms.get("log|J| y_missing", 0.0) == pytest.approx(np.log(hidden).sum() if positive else 0.0)
+    assert check_gradients(bound).ok
+
+
+def test_missing_entries_of_a_series_have_the_law_of_the_kalman_smoother():
+    @model
+    def walk(y):
+        def step(x, y):
+            x = rv("x", dist.Normal(x, 1.0))
+            rv("y", dist.Normal(x, 0.5), obs=y)
+            return x, None
+
+        scan("time", step, 0.0, y)
+
+    y = np.array([0.3, NAN, 1.0, NAN, 2.0])
+    seen = ~np.isnan(y)
+    precision = np.linalg.inv(np.minimum.outer(np.arange(1, 6), np.arange(1, 6))) + np.diag(seen / 0.25)
+    cov = np.linalg.inv(precision)
+    mean, sd = (cov @ (np.nan_to_num(y) / 0.25))[~seen], np.sqrt(np.diag(cov)[~seen] + 0.25)
+    draws = sample(walk(y), draws=1000, warmup=500, seed=2, progress=False).posterior["y_missing"].values
+    # Two means of at least 2000 effective draws, |z| < 4.5: 1.4e-5.
+    assert np.all(np.abs(draws.mean((0, 1)) - mean) < 4.5 * sd / np.sqrt(2000))
+    assert not np.all(np.abs(draws.mean((0, 1)) - 1.3 * mean) < 4.5 * sd / np.sqrt(2000))

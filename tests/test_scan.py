@@ -182,7 +182,16 @@ def _walk(x, _):
         (_loop(lambda x, _: (jnp.zeros(3), None), length=3), ValueError, r"shape \(3,\), and gets one of shape \(\)"),
         (_loop(lambda x, _: ((x, x), None), length=3), TypeError, "carry of structure"),
         (_loop(_walk, length=3) | {"x": np.zeros(2)}, ValueError, "site 'x' stands in scan 't' of 3 steps"),
-        (local_level(np.append(Y, np.nan)), ValueError, "observed site 'y' has 1 NaN.*index 6"),
+        (
+            _loop(lambda x, y: (x, rv("k", dist.Normal(x, 1.0), obs=jnp.log(y))), xs=np.array([1.0, -1.0])),
+            ValueError,
+            "observed site 'k' has 1 NaN.*index 1",
+        ),
+        (
+            _loop(lambda x, y: (x, rv("k", dist.Poisson(2.0), obs=y)), xs=np.array([1.0, np.nan])),
+            ValueError,
+            "observed site 'k' of a scan has 1 NaN, and its values are whole numbers",
+        ),
         (_loop(lambda x, y: (x, rv("k", dist.Poisson(2.0), obs=y)), xs=np.array([1, -1])), ValueError, "outside the s"),
     ],
 )
