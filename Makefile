@@ -44,6 +44,9 @@ check: setup
 	@# The repository root *is* the package: mypy sees it under its import name through a link.
 	@mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/dualtape
 	cd $(VENV)/typing && MYPYPATH=. ../bin/mypy --config-file dualtape/pyproject.toml -m dualtape $(PACKAGES:%=-p dualtape.%)
+	@# The code of the README, as its readers type it.
+	sed -n '/^```python/,/^```/{/^```/!p}' README.md > $(VENV)/typing/readme.py
+	cd $(VENV)/typing && MYPYPATH=. ../bin/mypy --config-file dualtape/pyproject.toml -m readme
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 # Small programs first, then whole runs beside the peers; results in benchmarks/results/.
