@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import secrets
 import sys
 import threading
 import time
@@ -32,7 +31,7 @@ from ..samplers.parallel import AbstractParallel, Compiled, NoStartError, usual_
 from ..samplers.progress import display
 from ..samplers.random import chain_key
 from ..samplers.stopping import Until
-from .arguments import check_model_and_sampler
+from .arguments import as_seed, check_model_and_sampler
 from .arviz import to_arviz
 from .checks import check_given, check_sampleable
 from .constrained import Batch, ConstrainedValues
@@ -126,14 +125,14 @@ def sample(
         `idata = sample(schools(y, sigma), NUTS(target_acceptance=0.9), seed=1)`
     """
     sampler = NUTS() if sampler is None else sampler
-    _check_arguments(model, sampler, draws=draws, warmup=warmup, chains=chains, thin=thin, seed=seed, audit=audit)
+    _check_arguments(model, sampler, draws=draws, warmup=warmup, chains=chains, thin=thin, audit=audit)
     if not (until is None or isinstance(until, Until)):
         raise TypeError(f"sample: until must be Until(ess=..., rhat=...) or None, got {until!r}.")
     if not (parallel is None or isinstance(parallel, AbstractParallel)):
         raise TypeError(f"sample: parallel must be Threads(), Vectorized() or None, got {parallel!r}.")
     if precision not in ("float64", "float32"):
         raise ValueError(f"sample: precision must be 'float64' or 'float32', got {precision!r}.")
-    seed = secrets.randbits(32) if seed is None else int(seed)
+    seed = as_seed("sample", seed)
     default: AbstractContextManager[None] = (
         nullcontext() if adtype is None else default_adtype(check_adtype(adtype, "sample: adtype"))
     )
@@ -376,7 +375,7 @@ def _warn_of_gradients(drawn: Draws, kernel: AbstractKernel, dtype: Any) -> None
             )
 
 
-def _check_arguments(model: object, sampler: object, *, seed: object, audit: object, **counts: object) -> None:
+def _check_arguments(model: object, sampler: object, *, audit: object, **counts: object) -> None:
     check_model_and_sampler("sample", model, sampler)
     for name, value in counts.items():
         low = 0 if name == "warmup" else 1
@@ -384,10 +383,6 @@ def _check_arguments(model: object, sampler: object, *, seed: object, audit: obj
             raise ValueError(f"sample: {name} must be an integer >= {low}, got {value!r}.")
     if not isinstance(audit, bool):
         raise TypeError(f"sample: audit must be True or False, got {audit!r}.")
-    if seed is not None and (
-        isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63
-    ):
-        raise ValueError(f"sample: seed must be a non-negative integer below 2**63 or None, got {seed!r}.")
 
 
 def _version(package: str) -> str:

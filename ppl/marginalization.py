@@ -17,11 +17,12 @@ import jax
 import numpy as np
 from jax import lax
 
+from .arguments import as_seed, check_model
 from .constrained import batch_rows
 from .interpreters import discover
 from .log_density import trace_model
-from .model import BoundModel, Model
-from .queries.draws import PosteriorDraws, as_seed, check_model
+from .model import BoundModel
+from .queries.draws import PosteriorDraws
 from .queries.replay import replay
 from .trace import Site, Trace
 from .views.marginal import keys_of_draws, marginal
@@ -60,12 +61,7 @@ def marginalize(model: BoundModel, sites: str | Iterable[str]) -> BoundModel:
     Source: Rabiner (1989), "A tutorial on hidden Markov models", for chains; Stan User's Guide, "Latent discrete
     parameters".
     """
-    if isinstance(model, Model):
-        raise TypeError(
-            f"marginalize: '{model.name}' has no data yet; call it first: marginalize({model.name}(...), ...)."
-        )
-    if not isinstance(model, BoundModel):
-        raise TypeError(f"marginalize: expected a model with its data, got {model!r}; decorate a function with @model.")
+    check_model("marginalize", model)
     names = (sites,) if isinstance(sites, str) else tuple(sites)
     for name in names:
         if not isinstance(name, str):

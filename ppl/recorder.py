@@ -11,6 +11,7 @@ import numpy as np
 from numpyro.distributions import Distribution
 
 from ..ad.errors import NEEDS_NUMBERS
+from . import censoring  # noqa: F401 - registers its log densities
 from .densities import log_density, unchecked
 from .fitting import as_given, expand_to_given, expand_to_plates, named_dims
 from .interpreter import AbstractInterpreter, Dims, Plate, Weight

@@ -22,13 +22,14 @@ from ...samplers.approximations.objective import Objective
 from ...samplers.approximations.pareto import Smoothed
 from ...samplers.executables import compile_soon
 from ...samplers.hamiltonian import check_integer
+from ..arguments import check_model
 from ..arviz import to_arviz
 from ..checks import check_given, check_sampleable
 from ..constrained import Batch, ConstrainedValues
 from ..initialization import check_initial_values, explain_failure, proposals
 from ..interpreters import discover
 from ..log_density import TracedModel, trace_model
-from ..model import BoundModel, Model
+from ..model import BoundModel
 from ..trace import Trace
 
 HostArray = np.ndarray[Any, Any]
@@ -217,19 +218,6 @@ def warn_of_weights(owner: str, weights: Smoothed, remedy: str) -> None:
             ApproximationWarning,
             stacklevel=3,
         )
-
-
-def check_model(owner: str, model: object) -> BoundModel:
-    """The model, if it is one with its data.
-
-    Raises:
-        TypeError: naming the function and the remedy.
-    """
-    if isinstance(model, Model):
-        raise TypeError(f"{owner}: '{model.name}' has no data yet; call it first: {owner}({model.name}(...)).")
-    if not isinstance(model, BoundModel):
-        raise TypeError(f"{owner}: expected a model with its data, got {model!r}; decorate a function with @model.")
-    return model
 
 
 def _version(package: str) -> str:

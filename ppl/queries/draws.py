@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ..arviz import extended, group_of
-from ..model import BoundModel, Model
 from ..trace import Trace
 from .replay import Replay
 
@@ -103,28 +101,3 @@ class PosteriorDraws:
             dims |= found.dims
             coords |= found.coords
         return extended(self.idata, {**arrays, **(plain or {})}, dims=dims, coords=coords)
-
-
-def check_model(caller: str, model: object) -> None:
-    """Refuse what is no model with data.
-
-    Raises:
-        TypeError: naming the function and the remedy.
-    """
-    if isinstance(model, Model):
-        raise TypeError(f"{caller}: '{model.name}' has no data yet; call it first: {caller}({model.name}(...), ...).")
-    if not isinstance(model, BoundModel):
-        raise TypeError(f"{caller}: expected a model with its data, got {model!r}; decorate a function with @model.")
-
-
-def as_seed(caller: str, seed: int | None) -> int:
-    """The seed, or a new one for None.
-
-    Raises:
-        ValueError: on what is none.
-    """
-    if seed is None:
-        return secrets.randbits(32)
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-        raise ValueError(f"{caller}: seed must be a non-negative integer below 2**63 or None, got {seed!r}.")
-    return int(seed)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arguments import check_model
 from ..checks import check_given
 from ..interpreter import Dims
 from ..interpreters import discover
@@ -18,7 +19,7 @@ from ..model import BoundModel
 from ..recorder import Recorder
 from ..sources import Drawn
 from ..trace import Trace
-from .draws import PosteriorDraws, check_model
+from .draws import PosteriorDraws
 from .replay import replay
 
 

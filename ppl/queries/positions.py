@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Distribution
 
+from ..arguments import check_model
 from ..checks import check_given, check_inside
 from ..interpreters import discover
 from ..interpreters import unconstrain as inverted
 from ..log_density import trace_model
 from ..model import BoundModel
-from .draws import check_model
 from .log_densities import check_values
 
 HostArray = np.ndarray[Any, Any]

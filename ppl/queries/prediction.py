@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arguments import as_seed, check_model
 from ..arviz import to_arviz
 from ..checks import check_given
 from ..interpreter import Dims
 from ..interpreters import discover
 from ..model import BoundModel
 from ..trace import Trace
-from .draws import PosteriorDraws, as_seed, check_model
+from .draws import PosteriorDraws
 from .replay import replay
 
 Arrays = dict[str, tuple[Any, Dims]]
