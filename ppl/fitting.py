@@ -66,8 +66,8 @@ def as_given(title: str, distribution: Distribution, value: Any) -> Any:
         value = np.asarray(value)
         if value.dtype.kind not in "biuf":
             raise TypeError(
-                f"{title} holds {value.dtype} values; convert them to numbers, "
-                f"for example with numpy.asarray(values, float)."
+                f"{title} holds {value.dtype} values; convert them to numbers: numpy.asarray(values, float), or, of "
+                f"labels, numpy.unique(labels, return_inverse=True)[1]."
             )
     if not is_discrete(distribution) and value.dtype.kind in "biu":
         value = value.astype(jnp.result_type(float))

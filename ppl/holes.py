@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +33,14 @@ class Holes:
         data: with NaN where they are missing, time first.
         mask: where that is.
         support: of the site.
+        along: labels along its dimensions, None where there are none.
     """
 
     name: str
     data: HostArray
     mask: Mask
     support: Any
+    along: Sequence[Sequence[Any] | None]
 
     @property
     def label(self) -> str:
@@ -47,7 +50,7 @@ class Holes:
     @property
     def labels(self) -> tuple[Any, ...]:
         """Where each entry stands."""
-        return labels_of(self.mask)
+        return labels_of(self.mask, self.along)
 
     @functools.cached_property
     def entries(self) -> Distribution:
@@ -88,4 +91,6 @@ class Holes:
         elements = trace.elements[self.name]
         recorder.replace_term(self.label, elements[self.mask], (f"{self.label}_index",), self.labels)
         given = ~self.mask
-        recorder.replace_term(self.name, elements[given], (f"{self.name}_observed_index",), labels_of(given))
+        recorder.replace_term(
+            self.name, elements[given], (f"{self.name}_observed_index",), labels_of(given, self.along)
+        )

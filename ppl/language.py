@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -192,13 +194,26 @@ def _dimension(word: str, name: str, qualified: str, size: Any) -> Plate:
     if isinstance(size, (int, np.integer)) and not isinstance(size, bool):
         length, coords = int(size), None
     elif np.ndim(size) == 1 and not isinstance(size, str):
-        coords = tuple(np.asarray(size))
+        coords = tuple(_label(label) for label in np.asarray(size))
         length = len(coords)
+        repeated = [label for label, count in Counter(coords).items() if count > 1]
+        if repeated:
+            raise ValueError(
+                f"{word} '{name}': the label '{repeated[0]}' stands for several entries; give each its own, as "
+                f"numpy.unique(labels) does, or the size alone."
+            )
     else:
         raise TypeError(f"{word} '{name}': give a size or a one-dimensional list of labels, got {size!r}.")
     if length < 1:
         raise ValueError(f"{word} '{name}' has size {length}; a {word} needs at least one entry.")
     return Plate(qualified, length, coords)
+
+
+def _label(label: Any) -> Any:
+    """A label that files can hold: periods and tuples become text."""
+    if isinstance(label, tuple):
+        return ", ".join(map(str, label))
+    return label if isinstance(label, (str, bool, int, float, np.generic, datetime.date)) else str(label)
 
 
 def _dims(name: str, dims: str | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -180,7 +180,8 @@ def trace_model(model: BoundModel, found: Trace) -> TracedModel:
     templates = {} if opaque else number(structures, first_part)
     if not opaque:
         results = dict(enumerate([*trace.terms, *values]))
-        check_indices(program, tuple(shapes), (*data, *numbers), results)
+        sites = dict(enumerate(shapes))
+        check_indices(program, sites, dict(enumerate((*data, *numbers), len(sites))), results)
     density = ModelDensity(
         Coordinates(shapes),
         {name: site.index_shape for name, site in latent.items()},

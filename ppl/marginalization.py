@@ -108,7 +108,7 @@ def recover(model: BoundModel, idata: Any, seed: int | None = None, *, probabili
                 "recover: no site of this model is summed out; give the one that marginalize(...) returned."
             )
         others = {name: site for name, site in found.sites.items() if site.is_latent and name not in sites}
-        values = draws.values(others)
+        values = draws.values("recover", found, others)
         for name in others.keys() - values.keys():
             raise ValueError(
                 f"recover: the posterior has no values of the latent site '{name}'; give what was sampled."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from numpyro.distributions import Distribution, ExpandedDistribution, biject_to
 from numpyro.distributions.constraints import Constraint
 from numpyro.distributions.transforms import Transform
 
-from .transforms import bijection, describe, elementary, is_discrete
+from .transforms import bijection, check_latent, describe, elementary, is_discrete
 
 Mask = np.ndarray[Any, Any]
 
@@ -32,9 +33,15 @@ def missing_in(value: Any) -> Mask | None:
     return mask if mask.any() else None
 
 
-def labels_of(mask: Mask) -> tuple[Any, ...]:
-    """Where the entries of a mask stand: a number each, or "row, column"."""
-    places = np.argwhere(mask).tolist()
+def labels_of(mask: Mask, along: Sequence[Sequence[Any] | None] = ()) -> tuple[Any, ...]:
+    """Where the entries of a mask stand: a number or label each, or "row, column".
+
+    Args:
+        mask: over the dimensions.
+        along: labels of the entries of each dimension, None where they have none.
+    """
+    axes = [labels or range(size) for labels, size in zip(along or [None] * mask.ndim, mask.shape, strict=True)]
+    places = [[axis[i] for axis, i in zip(axes, place, strict=True)] for place in np.argwhere(mask).tolist()]
     return tuple(place[0] if len(place) == 1 else ", ".join(map(str, place)) for place in places)
 
 
@@ -55,11 +62,6 @@ class Entries(Distribution):  # type: ignore[misc]
 
     def __len__(self) -> int:
         return len(self.index[0])
-
-    @property
-    def labels(self) -> tuple[Any, ...]:
-        """Where each entry stands."""
-        return labels_of(self.mask)
 
     @property
     def support(self) -> Constraint:
@@ -92,6 +94,7 @@ def entries_of(name: str, distribution: Distribution, missing: Mask) -> Entries:
     Raises:
         ValueError: where a part of what belongs together is missing, such as one of the probabilities of a simplex.
     """
+    check_latent(f"{name}_missing", distribution)
     events = len(distribution.event_shape)
     if not is_discrete(distribution):
         events = elementary(bijection(name, distribution)).codomain.event_dim

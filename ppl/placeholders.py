@@ -11,6 +11,22 @@ import jax
 
 from ..ad.errors import place, place_of
 
+# What JAX and NumPyro say where a model is wrong, without saying where, and what is to be done.
+_HINTS = (
+    (
+        "Indexer must have integer or boolean type",
+        "indices are whole numbers that count from 0; of labels they are numpy.unique(labels, return_inverse=True)[1], "
+        "of a categorical column of pandas its .cat.codes",
+    ),
+    ("distribution got invalid", "give the distribution parameters that it allows"),
+    (
+        "is not a valid JAX array type",
+        "give the model arrays of numbers; text is for the labels of plates",
+    ),
+    ("as an abstract array. The problematic value is of type", "give the model arrays of numbers; text is for labels"),
+    ("incompatible shapes for broadcasting", "look at the shapes of what is combined there, and at their order"),
+)
+
 _NAME = re.compile(r"[^\W\d]\w*")
 
 
@@ -49,3 +65,11 @@ def _subject(error: BaseException, values: Mapping[str, Any]) -> str:
     if placeholders:
         return " and ".join(f"`{name}`" for name in placeholders) + ", which random variables determine"
     return "a random variable"
+
+
+def hint(error: BaseException, model: str) -> str | None:
+    """Where in a model something went wrong, and what to do; None where nothing is known of it."""
+    for fragment, remedy in _HINTS:
+        if fragment in str(error):
+            return f"model '{model}'{place(error)}: {remedy}."
+    return None

@@ -14,10 +14,11 @@ from ..ad.errors import NEEDS_NUMBERS
 from . import censoring  # noqa: F401 - registers its log densities
 from .densities import log_density, unchecked
 from .fitting import as_given, expand_to_given, expand_to_plates, named_dims
+from .inputs import Labelled, in_order_of
 from .interpreter import AbstractInterpreter, Dims, Plate, Weight
 from .missing import completed, entries_of, known_entries, labels_of, missing_in
 from .model import BoundModel, Model
-from .placeholders import looked_at
+from .placeholders import hint, looked_at
 from .scanning import run_steps
 from .sources import AbstractSource
 from .trace import Site, Trace
@@ -73,6 +74,11 @@ class Recorder(AbstractInterpreter):
         except NEEDS_NUMBERS as error:
             error.add_note(looked_at(error, self.model.name, self.trace.values))
             raise
+        except (TypeError, ValueError) as error:
+            note = hint(error, self.model.name)
+            if note:
+                error.add_note(note)
+            raise
         self._check_names_given_by_user()
         self.trace.check_names_of_dimensions()
         return self.trace
@@ -107,6 +113,7 @@ class Recorder(AbstractInterpreter):
                 # What the data would have been has the shape of the data, plate or no plate.
                 distribution = expand_to_given(f"site '{name}'", distribution, np.shape(observed))
             return self._latent(name, distribution, dims, plates)
+        observed, dims = self._in_order(name, observed, dims, plates)
         missing = None if name in self.complete else missing_in(observed)
         if missing is not None:
             return self._partly_observed(name, distribution, np.ma.filled(observed, 0), missing, dims, plates)
@@ -115,6 +122,20 @@ class Recorder(AbstractInterpreter):
         self._add_term(name, distribution, value, latent=False)
         self.trace.likelihood[name] = None
         return value
+
+    def _in_order(self, name: str, observed: Any, dims: Dims, plates: tuple[Plate, ...]) -> tuple[Any, Dims]:
+        """An array whose dimensions have names, in the order of the plates; these names, where there are no plates."""
+        if not isinstance(observed, Labelled) or observed.dims is None or dims is not None:
+            return observed, dims
+        names = tuple(plate.name for plate in plates)
+        if not plates:
+            for dim, size in zip(observed.dims, observed.shape, strict=True):
+                own = Plate(dim, size, observed.coords.get(dim))
+                self.trace.claim_dimension(own)
+            return observed, observed.dims
+        if set(names) == set(observed.dims):
+            return in_order_of(f"observed site '{name}'", observed, plates), dims
+        return observed, dims
 
     def _given(self, title: str, name: str, distribution: Distribution, value: Any) -> tuple[Distribution, Any]:
         """A given value as an array, and the distribution in its shape."""
@@ -150,7 +171,8 @@ class Recorder(AbstractInterpreter):
         self.trace.claim(label)
         hidden, log_jacobian = self.source.value(label, entries)
         self.trace.values[label] = hidden
-        index = Plate(f"{label}_index", len(entries), entries.labels)
+        labels = self._labels_along(named_dims(name, dims, plates, np.shape(given), len(distribution.event_shape)))
+        index = Plate(f"{label}_index", len(entries), labels_of(entries.mask, labels[: entries.mask.ndim]))
         self.trace.claim(index.name)
         self.trace.plates[index.name] = index
         self._note(label, entries, hidden, None, (index,), obs=None)
@@ -161,7 +183,7 @@ class Recorder(AbstractInterpreter):
             owned = entries.owned(elements.shape)
             self._add(label, elements[owned], (index.name,))
             self._add_jacobian(label, log_jacobian)
-            given = Plate(f"{name}_observed_index", int((~owned).sum()), labels_of(~owned))
+            given = Plate(f"{name}_observed_index", int((~owned).sum()), labels_of(~owned, labels[: owned.ndim]))
             self._add(name, elements[~owned], (given.name,))
             if self.pointwise:
                 self.trace.plates[given.name] = given
@@ -170,6 +192,10 @@ class Recorder(AbstractInterpreter):
                 self.trace.distributions[label] = known
         self.trace.likelihood[name] = None
         return value
+
+    def _labels_along(self, dims: Dims) -> list[tuple[Any, ...] | None]:
+        """The labels along each dimension, None where it has none."""
+        return [self.trace.plates[dim].coords if dim in self.trace.plates else None for dim in dims or ()]
 
     def entries(self, label: str, entries: Distribution, labels: tuple[Any, ...]) -> Any:
         """Missing entries as a latent site of their own, labelled with where they stand."""
@@ -241,7 +267,8 @@ class Recorder(AbstractInterpreter):
     ) -> None:
         shape = np.shape(value)
         discrete = is_discrete(distribution)
-        hidden, index = unconstrained_shapes(name, distribution) if obs is None else (shape, shape)
+        latent = obs is None and self.source.has_coordinates
+        hidden, index = unconstrained_shapes(name, distribution) if latent else (shape, shape)
         named = named_dims(name, dims, plates, shape, len(distribution.event_shape))
         self.trace.sites[name] = Site(name, describe(distribution), shape, hidden, index, discrete, obs, named)
 

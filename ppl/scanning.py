@@ -42,7 +42,7 @@ def run_steps(
     look = _looked_at(recorder, time, step, carry, xs, conditions, interventions)
     found, carry = look.trace, look.carry
     latent = [site.name for site in found.sites.values() if site.is_latent]
-    holes = list(_holes(look, xs, conditions))
+    holes = list(_holes(look, time, xs, conditions))
     plausible = conditions | {hole.name: hole.completed(hole.inside) for hole in holes}
     known = _observed_of(recorder, time, step, carry, xs, (plausible, interventions)) | interventions
     known |= {hole.name: hole.data for hole in holes}
@@ -143,7 +143,7 @@ def _looked_at(
     return _Look(found[-1], carry, observes)
 
 
-def _holes(look: _Look, xs: Any, conditions: Mapping[str, Any]) -> Iterator[Holes]:
+def _holes(look: _Look, time: Plate, xs: Any, conditions: Mapping[str, Any]) -> Iterator[Holes]:
     """The observed sites of a step some of whose data are missing."""
     leaves = jax.tree.leaves((xs, dict(conditions)))
     for name, (number, support) in look.observes.items():
@@ -152,7 +152,10 @@ def _holes(look: _Look, xs: Any, conditions: Mapping[str, Any]) -> Iterator[Hole
             continue
         missing = missing_in(leaves[number])
         if missing is not None:
-            yield Holes(name, np.asarray(leaves[number]), missing, support)
+            inner = site.dims or (None,) * len(site.shape)
+            plates = look.trace.plates
+            along = [time.coords, *(plates[dim].coords if dim in plates else None for dim in inner)]
+            yield Holes(name, np.asarray(leaves[number]), missing, support, along)
 
 
 def _observed_of(recorder: Recorder, time: Plate, step: Step, carry: Any, xs: Any, given: Any) -> dict[str, Any]:

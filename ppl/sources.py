@@ -21,6 +21,9 @@ class AbstractSource(abc.ABC):
     first dimension, and a step has a source of its own, made of its entries.
     """
 
+    # Whether values stand for unconstrained coordinates.
+    has_coordinates = True
+
     def __init__(self) -> None:
         # What a run leaves behind, by site, apart from values.
         self.produced: dict[str, Any] = {}
@@ -145,6 +148,8 @@ class Drawn(AbstractSource):
         key: for the draws; what a site gets depends on its name and on nothing else that is drawn.
     """
 
+    has_coordinates = False
+
     def __init__(self, values: Mapping[str, Any], key: Any) -> None:
         super().__init__()
         self.values, self.key = values, key
@@ -175,7 +180,14 @@ class Drawn(AbstractSource):
 
     def over_time(self, names: Iterable[str], length: int) -> Any:
         """See `AbstractSource.over_time`."""
-        return _chosen(self.values, tuple(names)), jax.random.split(self.key, length)
+        chosen = _chosen(self.values, tuple(names))
+        for name, array in chosen.items():
+            if array.ndim == 0 or len(array) != length:
+                raise ValueError(
+                    f"site '{name}' stands in a scan of {length} steps in this model, and has shape {array.shape} in "
+                    f"the values that are given for it; go on in a further scan, whose sites have names of their own."
+                )
+        return chosen, None if self.key is None else jax.random.split(self.key, length)
 
     def at(self, entry: Any) -> AbstractSource:
         """See `AbstractSource.at`."""

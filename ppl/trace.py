@@ -105,6 +105,12 @@ class Trace:
                 )
                 raise ValueError(f"plate '{plate.name}' is opened {how}; give different plates different names.")
 
+    def claim_dimension(self, dimension: Plate) -> None:
+        """Note a dimension that data bring along, unless the model declares it with labels of its own."""
+        known = self.plates.setdefault(dimension.name, dimension)
+        if known.coords is None and known.size == dimension.size:
+            self.plates[dimension.name] = dimension
+
     def check_names_of_dimensions(self) -> None:
         """Refuse what ArviZ would stumble over only when all draws are made.
 

@@ -121,7 +121,8 @@ class HamiltonianKernel(AbstractKernel):
                 f"{subject}: site '{target.discrete[0]}' is discrete, and samplers that follow a gradient need "
                 f"continuous sites. Ways out: give it a block of its own, as in "
                 f"Gibbs({{'{target.discrete[0]}': DiscreteGibbs(), ...: NUTS()}}); sum it out of the model (for a "
-                f"mixture, dist.MixtureSameFamily or a `factor` with logsumexp over its values); or observe it."
+                f"mixture, dist.MixtureSameFamily; where it has finitely many values, model.marginalize(...)); give it "
+                f"MH() in place of DiscreteGibbs() where it has infinitely many; or observe it."
             )
         adaptation.metric.check(target.dimension, subject)
         shapes = (jax.ShapeDtypeStruct((target.dimension,), dtype), *target.constants)

@@ -34,7 +34,7 @@ from dualtape import (
     sample,
 )
 from dualtape.models.gdemo import gdemo
-from dualtape.ppl import interpreters
+from dualtape.ppl import sources
 from dualtape.ppl.blocks.block import Block
 from dualtape.ppl.blocks.given import Given
 from dualtape.samplers.discrete import DiscreteKernel
@@ -254,8 +254,8 @@ def stale_transform(monkeypatch):
 
 
 def missing_jacobian(monkeypatch):
-    constrain = interpreters.constrain
-    monkeypatch.setattr(interpreters, "constrain", lambda *args: (constrain(*args)[0], None))
+    constrain = sources.constrain
+    monkeypatch.setattr(sources, "constrain", lambda *args: (constrain(*args)[0], None))
 
 
 def always_flip(monkeypatch):

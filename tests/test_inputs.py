@@ -17,7 +17,7 @@ from dualtape.ppl.interpreters import discover
         (pd.Series([1.0, 2.0]), np.array([1.0, 2.0])),
         (pd.Series([1, 2]), np.array([1, 2])),
         (pd.Series([1, None], dtype="Int64"), np.array([1.0, np.nan])),
-        (pd.Series([1, 2], dtype="Int32"), np.array([1, 2], np.int32)),
+        (pd.Series([1, 2], dtype="Int32"), np.array([1, 2])),
         (pd.Series([True, False], dtype="boolean"), np.array([True, False])),
         (pd.Series([0.5, 2.0], dtype="float32"), np.array([0.5, 2.0])),
         (pd.Series(["a", "b"]), np.array(["a", "b"])),
@@ -29,6 +29,8 @@ from dualtape.ppl.interpreters import discover
         ([[1.0, 2.0], [3.0, 4.0]], np.array([[1.0, 2.0], [3.0, 4.0]])),
         (np.float32([0.5]), np.array([0.5])),
         (np.float16([0.5]), np.array([0.5])),
+        (np.int8([1, 2]), np.array([1, 2])),
+        (np.uint8([255]), np.array([255])),
     ],
     ids=str,
 )
@@ -113,3 +115,72 @@ def test_conditions_may_be_columns():
         rv("y", dist.Normal(jnp.zeros(2), 1.0))
 
     np.testing.assert_array_equal(discover(one() | {"y": pd.Series([1.0, 2.0])}).sites["y"].obs, [1.0, 2.0])
+
+
+def test_dimensions_of_xarray_are_those_of_plates_or_of_the_result():
+    @model
+    def grid(y, plates):
+        m = rv("m", dist.Normal())
+        if plates:
+            with plate("unit", ["b", "a"]), plate("time", 3):
+                rv("y", dist.Normal(m, 1.0), obs=y)
+        else:
+            rv("y", dist.Normal(m, jnp.ones((3, 2))), obs=y)
+
+    values = np.arange(6.0).reshape(3, 2)
+    y = xr.DataArray(values, dims=("time", "unit"), coords={"unit": ["a", "b"]})
+    np.testing.assert_array_equal(discover(grid(y, True)).sites["y"].obs, values.T[::-1])
+    found = discover(grid(y, False))
+    assert found.sites["y"].dims == ("time", "unit")
+    assert found.plates["unit"].coords == ("a", "b")
+    np.testing.assert_array_equal(found.sites["y"].obs, values)
+    with pytest.raises(ValueError, match=r"observed site 'y': plate 'unit' has the label 'b'"):
+        discover(grid(y.assign_coords(unit=["a", "c"]), True))
+
+
+def test_tables_are_matrices_of_their_columns():
+    @model
+    def linear(X, y):
+        slope = rv("slope", dist.Normal(jnp.zeros(X.shape[1]), 1.0))
+        rv("y", dist.Normal(X[["x", "group"]] @ slope, 1.0), obs=y)
+
+    frame = pd.DataFrame(FRAME)[["x", "group"]]
+    given = {"slope": np.array([0.5, 1.0])}
+    matrix = np.column_stack([FRAME["x"], FRAME["group"]])
+
+    @model
+    def plain(X, y):
+        rv("y", dist.Normal(X @ rv("slope", dist.Normal(jnp.zeros(2), 1.0)), 1.0), obs=y)
+
+    assert log_density(linear(frame, frame["x"]), given) == log_density(plain(matrix, frame["x"]), given)
+    with pytest.raises(TypeError, match="is no array of numbers; choose columns that are"):
+        np.asarray(as_data(pd.DataFrame(FRAME)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "coords"),
+    [
+        (pd.MultiIndex.from_tuples([("a", 1), ("b", 2)]), ("a, 1", "b, 2")),
+        (pd.period_range("2020-01", periods=2, freq="M"), ("2020-01", "2020-02")),
+        (xr.DataArray(["a", "b"]), ("a", "b")),
+        (pd.Series([3, 4]), (3, 4)),
+    ],
+    ids=["tuples", "periods", "xarray", "numbers"],
+)
+def test_labels_of_plates_can_be_stored(labels, coords):
+    @model
+    def one():
+        with plate("p", labels):
+            rv("x", dist.Normal())
+
+    assert discover(one()).plates["p"].coords == coords
+
+
+def test_labels_that_stand_for_several_entries_are_refused():
+    @model
+    def one(labels):
+        with plate("p", labels):
+            rv("x", dist.Normal())
+
+    with pytest.raises(ValueError, match="plate 'p': the label 'b' stands for several entries"):
+        discover(one(["a", "b", "b"]))

@@ -224,3 +224,7 @@ def test_missing_entries_of_a_series_have_the_law_of_the_kalman_smoother():
     # Two means of at least 2000 effective draws, |z| < 4.5: 1.4e-5.
     assert np.all(np.abs(draws.mean((0, 1)) - mean) < 4.5 * sd / np.sqrt(2000))
     assert not np.all(np.abs(draws.mean((0, 1)) - 1.3 * mean) < 4.5 * sd / np.sqrt(2000))
+
+
+def test_missing_entries_have_the_labels_of_their_plates():
+    assert discover(normals(X, list("abcde"))).plates["x_missing_index"].coords == ("b", "d")

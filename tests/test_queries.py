@@ -368,3 +368,91 @@ def test_nothing_observed_and_nothing_returned():
     with pytest.raises(ValueError, match="returned: model 'alone' returns nothing"):
         returned(alone(), idata)
     assert isinstance(alone(), BoundModel)
+
+
+# What users get wrong
+
+
+@model
+def grouped(group, y, labels):
+    with plate("group", labels):
+        a = rv("a", dist.Normal(0.0, 10.0))
+    rv("y", dist.Normal(a[group], 1.0), obs=y)
+
+
+@pytest.fixture(scope="module")
+def groups():
+    with jax.enable_x64(True):
+        group = np.repeat([0, 1, 2], 10)
+        return sample(grouped(group, np.array([-5.0, 0.0, 5.0])[group], list("abc")), **SHORT)
+
+
+def test_indices_are_checked_in_every_query(groups):
+    wrong = grouped(np.array([0, 3]), None, list("abc"))
+    data = grouped(np.array([0, 3]), np.zeros(2), list("abc"))
+    for query in (
+        lambda: predict(wrong, groups),
+        lambda: log_likelihood(data, groups),
+        lambda: sample_prior(data),
+        lambda: log_density(data, {"a": np.zeros(3)}),
+    ):
+        with pytest.raises(IndexError, match=r"index 3 \(number 1 of its indices\) is out of range for an array"):
+            query()
+
+
+def test_plates_are_looked_up_by_their_labels(groups):
+    found = predict(grouped(np.array([0, 1]), None, ["c", "a"]), groups, seed=1)["predictions"]["y"]
+    np.testing.assert_allclose(found.mean(("chain", "draw")), [5.0, -5.0], atol=0.7)
+    with pytest.raises(ValueError, match=r"predict: 'group' has the label 'd' in this model"):
+        predict(grouped(np.array([0, 1]), None, ["a", "b", "d"]), groups)
+
+
+def test_the_posterior_of_another_model_is_refused(groups):
+    @model
+    def another(y):
+        rv("y", dist.Normal(rv("t", dist.Normal()), 1.0), obs=y)
+
+    with pytest.raises(ValueError, match="predict: the posterior holds no latent site of model 'another'"):
+        predict(another(1.0), groups)
+
+
+def test_covariates_stay_where_data_are_to_be_predicted():
+    @model
+    def imputing(x, y):
+        m, slope = rv("m", dist.Normal()), rv("slope", dist.Normal(0.0, 5.0))
+        x = rv("x", dist.Normal(m, jnp.ones(len(x))), obs=x)
+        rv("y", dist.Normal(slope * x, 0.1), obs=y)
+
+    x = np.array([0.5, np.nan, -1.0, 2.0])
+    idata = sample(imputing(x, 3 * np.array([0.5, 1.0, -1.0, 2.0])), **SHORT)
+    found = predict(imputing(np.array([10.0, -10.0]), None), idata, seed=1)["predictions"]
+    assert set(found.data_vars) == {"y"}
+    np.testing.assert_allclose(found["y"].mean(("chain", "draw")), [30.0, -30.0], atol=1.5)
+
+
+def test_censored_data_can_be_replicated():
+    @model
+    def survival(times, censored):
+        rate = rv("rate", dist.Gamma(2.0, 1.0))
+        rv("time", dist.RightCensoredDistribution(dist.Exponential(rate), censored), obs=times)
+
+    bound = survival(np.array([0.5, 1.0, 3.0]), np.array([False, False, True]))
+    idata = sample(bound, **SHORT)
+    assert predict(bound, idata, seed=1)["posterior_predictive"]["time"].shape == (2, 100, 3)
+    assert sample_prior(bound, draws=3, seed=1)["prior_predictive"]["time"].shape == (1, 3, 3)
+
+
+def test_series_of_another_length_are_refused():
+    @model
+    def walk(y):
+        def step(x, y):
+            x = rv("x", dist.Normal(x, 1.0))
+            rv("y", dist.Normal(x, 1.0), obs=y)
+            return x, None
+
+        scan("time", step, 0.0, y)
+
+    assert np.isfinite(log_density(walk(np.zeros(3)), {"x": np.zeros(3)}))
+    idata = sample(walk(np.zeros(3)), **SHORT)
+    with pytest.raises(ValueError, match=r"site 'x' stands in a scan of 5 steps .*shape \(3,\)"):
+        predict(walk(np.zeros(5)), idata)

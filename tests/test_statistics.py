@@ -8,7 +8,7 @@ program with another generator would fail one of them once in about 30 times.
 
 from typing import Any, NamedTuple
 
-import dualtape.ppl.interpreters as interpreters
+import dualtape.ppl.sources as sources
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -277,8 +277,8 @@ def test_supports_that_depend_on_another_block_are_invariant(sampler):
 
 @pytest.mark.parametrize("sampler", TRIANGLE_SAMPLERS[:2], ids=["NUTS", "Gibbs of NUTS"])
 def test_a_missing_jacobian_is_found(sampler, monkeypatch):
-    constrain = interpreters.constrain
-    monkeypatch.setattr(interpreters, "constrain", lambda *args: (constrain(*args)[0], None))
+    constrain = sources.constrain
+    monkeypatch.setattr(sources, "constrain", lambda *args: (constrain(*args)[0], None))
     assert p_value(triangle_ends(sampler)[0]) < CERTAIN
 
 

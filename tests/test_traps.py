@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 import pytest
 from dualtape import MH, AutoTape, deterministic, model, plate, rv, sample, scan
 from dualtape.ad import DifferentiationError
+from dualtape.ppl.checking.indices import IndexWarning
 from dualtape.ppl.interpreters import discover
 from dualtape.ppl.log_density import trace_model
 from dualtape.ppl.placeholders import TracingError
@@ -82,7 +83,7 @@ def by_group(group, y, size=3):
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        (np.array([0, 1, 3]), r"site 'y': index 3 \(number 2 .*out of range for values of 'a'.*valid are -3 to 2"),
+        (np.array([0, 1, 3]), r"site 'y': index 3 \(number 2 .*for an array of values of 'a' whose .*valid are -3 to 2"),
         (np.array([0, -4, 2]), r"site 'y': index -4 \(number 1"),
         ([0, 1, 7], "site 'y': index 7"),
         (jnp.array([5, 1, 0]), "site 'y': index 5"),
@@ -258,3 +259,34 @@ def test_a_step_of_a_series_that_looks_is_named_too():
 
     with pytest.raises(TracingError, match=r"`return \(x if x > 0 else -x\), None`"):
         sample(series(), **SHORT)
+
+
+def test_negative_indices_among_others_are_told():
+    bound = by_group(np.array([0, -1, 2]), np.zeros(3))
+    with pytest.warns(IndexWarning, match="site 'y': some of the indices into an array of values of 'a' are negative"):
+        trace_model(bound, discover(bound))
+
+
+@pytest.mark.parametrize(
+    ("group", "error", "remedy"),
+    [
+        (np.array([0.0, 1.0, 2.0]), TypeError, "return_inverse"),
+        (np.array(["a", "b", "c"]), TypeError, "return_inverse"),
+    ],
+)
+def test_raw_errors_say_where_and_what_to_do(group, error, remedy):
+    with pytest.raises(error) as caught:
+        discover(by_group(group, np.zeros(3)))
+    notes = "".join(caught.value.__notes__)
+    assert remedy in notes
+    assert '`rv("y", dist.Normal(a[group], 1.0), obs=y)`' in notes
+
+
+def test_parameters_that_a_distribution_refuses_are_located():
+    @model
+    def negative():
+        rv("x", dist.Normal(0.0, -1.0))
+
+    with pytest.raises(ValueError, match="invalid scale") as caught:
+        discover(negative())
+    assert "test_traps.py" in "".join(caught.value.__notes__)

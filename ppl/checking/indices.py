@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,17 +31,26 @@ _IN_NUMPY: dict[str, Callable[..., Any]] = {
     "iota": lambda equation: _iota(**equation.params),
 }
 
+# What an index goes through from where its sign is seen to where it is used.
+_MOVING = frozenset({"convert_element_type", "concatenate", "reshape", "squeeze", "broadcast_in_dim"})
 
-def check_indices(program: Program, names: Sequence[str], data: Sequence[Any], outputs: Mapping[int, str]) -> None:
-    """Refuse indices outside of their array, where data alone determine them.
+
+class IndexWarning(UserWarning):
+    """Indices that count from the end of an array, maybe by mistake."""
+
+
+def check_indices(
+    program: Program, names: Mapping[int, str], data: Mapping[int, Any], outputs: Mapping[int, str]
+) -> None:
+    """Refuse indices outside of their array, where data alone determine them; warn of some that are negative.
 
     Only what a model leaves to JAX is looked at, as in `theta[county]`; an explicit mode, as in
     `theta.at[county].get(mode="clip")`, is taken to be meant.
 
     Args:
         program: from sites and data to what is known of a model.
-        names: of the sites, which are the first inputs.
-        data: the other inputs.
+        names: of the sites, by number of the input.
+        data: by number of the input.
         outputs: what the results (by number) are called.
 
     Raises:
@@ -50,9 +60,8 @@ def check_indices(program: Program, names: Sequence[str], data: Sequence[Any], o
     if not accesses:
         return
     sources = {var: equation for equation in program.equations for var in equation.outvars}
-    latent = frozenset(program.inputs[: len(names)])
-    given: dict[Var, Any] = dict(zip(program.inputs[len(names) :], data, strict=True))
-    value = _Evaluation(sources, latent, given)
+    latent = frozenset(var for i, var in enumerate(program.inputs) if i not in data)
+    value = _Evaluation(sources, latent, {program.inputs[i]: array for i, array in data.items()})
     for equation in accesses:
         index = _index_of(equation)
         assert index is not None
@@ -61,7 +70,16 @@ def check_indices(program: Program, names: Sequence[str], data: Sequence[Any], o
             continue
         found = _outside(equation, [np.asarray(start) for start in starts])
         if found is not None:
-            raise IndexError(_message(program, equation, found, names, outputs))
+            user, array = _parties(program, equation, names, outputs)
+            raise IndexError(_message(user, array, found))
+        if any(value.counts_back(atom) for atom in index):
+            user, array = _parties(program, equation, names, outputs)
+            warnings.warn(
+                f"{user}: some of the indices into {array} are negative, and count from its end. If they are codes of "
+                f"categories, -1 is a missing one: leave these rows out.",
+                IndexWarning,
+                stacklevel=5,
+            )
 
 
 def _index_of(equation: JaxprEqn) -> Sequence[Atom] | None:
@@ -88,29 +106,29 @@ def _outside(equation: JaxprEqn, starts: list[HostArray]) -> tuple[int, int, int
     return None
 
 
-def _message(
-    program: Program,
-    equation: JaxprEqn,
-    found: tuple[int, int, int],
-    names: Sequence[str],
-    outputs: Mapping[int, str],
-) -> str:
-    index, where, size = found
-    # A negative index has had the size added to it.
-    index = index - size if index < 0 else index
+def _parties(
+    program: Program, equation: JaxprEqn, names: Mapping[int, str], outputs: Mapping[int, str]
+) -> tuple[str, str]:
+    """What uses an access to an array, and what the array holds."""
     reads = Program(program.inputs, program.equations, (equation.invars[0],)).dependencies()[0]
-    sites = [f"'{name}'" for i, name in enumerate(names) if i in reads]
-    array = f"values of {', '.join(sites)}" if sites else "data"
+    sites = [f"'{name}'" for i, name in names.items() if i in reads]
+    array = f"an array of values of {', '.join(sites)}" if sites else "an array"
     moved: set[Var] = set(equation.outvars)
     for later in program.equations:
         if any(not isinstance(atom, Literal) and atom in moved for atom in later.invars):
             moved.update(later.outvars)
-    users = [name for i, name in outputs.items() if not isinstance(program.outputs[i], Literal)
-             and program.outputs[i] in moved]  # fmt: skip
-    user = f"site '{users[0]}'" if users else "the model"
+    found = {i: program.outputs[i] for i in outputs}
+    users = [outputs[i] for i, atom in found.items() if not isinstance(atom, Literal) and atom in moved]
+    return f"site '{users[0]}'" if users else "the model", array
+
+
+def _message(user: str, array: str, found: tuple[int, int, int]) -> str:
+    index, where, size = found
+    # A negative index has had the size added to it.
+    index = index - size if index < 0 else index
     return (
-        f"{user}: index {index} (number {where} of its indices) is out of range for {array}, an array whose dimension "
-        f"has size {size}: valid are {-size} to {size - 1}. Correct the index (they count from 0), or the size of the "
+        f"{user}: index {index} (number {where} of its indices) is out of range for {array} whose dimension has "
+        f"size {size}: valid are {-size} to {size - 1}. Correct the index (they count from 0), or the size of the "
         f"array; to mean it, write array.at[index].get(mode='clip')."
     )
 
@@ -134,6 +152,16 @@ class _Evaluation:
             results = [None] * len(equation.outvars) if missing else _evaluated(equation, operands)
             self.known.update(zip(equation.outvars, results, strict=True))
         return self.known[atom]
+
+    def counts_back(self, atom: Atom) -> bool:
+        """Whether some, but not all, entries of an index are negative ones to which the size has been added."""
+        source = None if isinstance(atom, Literal) else self.sources.get(atom)
+        if source is None:
+            return False
+        if source.primitive.name == "select_n":
+            negative = np.asarray(self(source.invars[0]))
+            return bool(negative.any() and not negative.all())
+        return source.primitive.name in _MOVING and any(self.counts_back(operand) for operand in source.invars)
 
 
 def _evaluated(equation: JaxprEqn, operands: list[Any]) -> list[Any]:

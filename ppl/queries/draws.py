@@ -52,14 +52,46 @@ class PosteriorDraws:
         """How many draws there are in all chains."""
         return self.shape[0] * self.shape[1]
 
-    def values(self, names: Iterable[str]) -> dict[str, HostArray]:
-        """The values of those sites that the posterior holds, shape (rows, ...)."""
-        found = {}
+    def values(self, caller: str, found: Trace, names: Iterable[str]) -> dict[str, HostArray]:
+        """The values of those sites that the posterior holds, shape (rows, ...).
+
+        Where a plate of the model has labels they are looked up by these, so that another order, or a part of the
+        groups, is what it says.
+
+        Args:
+            caller: the function of the face.
+            found: the sites of the model.
+            names: of sites.
+
+        Raises:
+            ValueError: on a label that the posterior does not hold.
+        """
+        values = {}
         for name in names:
             if name in self.group:
-                array = self.group[name].transpose("chain", "draw", ...).values
-                found[name] = np.ascontiguousarray(array.reshape(-1, *array.shape[2:]))
-        return found
+                array = self._by_label(caller, found, name).values
+                values[name] = np.ascontiguousarray(array.reshape(-1, *array.shape[2:]))
+        return values
+
+    def _by_label(self, caller: str, found: Trace, name: str) -> Any:
+        array = self.group[name].transpose("chain", "draw", ...)
+        for dim in array.dims[2:]:
+            plate = found.plates.get(dim)
+            if plate is None or plate.coords is None or dim not in array.coords:
+                continue
+            known = array[dim].values
+            wanted = np.asarray(plate.coords)
+            if known.dtype.kind != wanted.dtype.kind or np.array_equal(known, wanted):
+                continue
+            unknown = [label for label in plate.coords if label not in set(known.tolist())]
+            if unknown:
+                raise ValueError(
+                    f"{caller}: '{dim}' has the label '{unknown[0]}' in this model, of which the posterior of "
+                    f"'{name}' knows nothing; for new groups declare a latent site of their own, as in "
+                    f"with plate('new {dim}', [...]): rv('new {name}', ...)."
+                )
+            array = array.sel({dim: wanted})
+        return array
 
     def values_of_all(self, caller: str, found: Trace) -> dict[str, HostArray]:
         """The values of all latent sites of a model.
@@ -68,7 +100,7 @@ class PosteriorDraws:
             ValueError: naming a site that the posterior does not hold.
         """
         latent = [site.name for site in found.sites.values() if site.is_latent]
-        values = self.values(latent)
+        values = self.values(caller, found, latent)
         for name in latent:
             if name not in values:
                 hint = (

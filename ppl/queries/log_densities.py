@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...ad.errors import NEEDS_NUMBERS
 from ..arguments import check_model
+from ..checking.indices import check_indices
 from ..checks import check_given
 from ..interpreter import Dims
 from ..interpreters import discover
 from ..model import BoundModel
+from ..programs.program import Program
 from ..recorder import Recorder
 from ..sources import Drawn
 from ..trace import Trace
@@ -96,9 +99,21 @@ def log_density(model: BoundModel, values: Mapping[str, Any]) -> Any:
     with precision:
         latent = [site.name for site in discover(model, check_given).sites.values() if site.is_latent]
         check_values("log_density", latent, values)
-        trace = Recorder(model, Drawn(values, None), with_terms=True).run()
-        total = functools.reduce(jnp.add, trace.terms.values(), jnp.zeros(()))
-        return total if isinstance(total, jax.core.Tracer) else float(total)
+        names = tuple(values)
+
+        def total(*arrays: Any) -> Any:
+            source = Drawn(dict(zip(names, arrays, strict=True)), None)
+            terms = Recorder(model, source, with_terms=True).run().terms.values()
+            return functools.reduce(jnp.add, terms, jnp.zeros(()))
+
+        arrays = [values[name] for name in names]
+        if traced:
+            return total(*arrays)
+        with suppress(*NEEDS_NUMBERS):
+            program, data, _ = Program.trace(total, *(jnp.asarray(array) for array in arrays))
+            check_indices(program, dict(enumerate(names, len(data))), dict(enumerate(data)), {0: model.name})
+            return float(program(*data, *map(jnp.asarray, arrays))[0])
+        return float(total(*arrays))
 
 
 def check_values(caller: str, latent: list[str], values: Mapping[str, Any]) -> None:

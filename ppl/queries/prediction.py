@@ -83,15 +83,16 @@ def sample_prior(model: BoundModel, draws: int = 1000, *, chains: int = 1, seed:
 def predict(model: BoundModel, idata: Any, *, sites: str | Sequence[str] | None = None, seed: int | None = None) -> Any:
     """Draw data from the posterior predictive distribution, for the data at hand or for new ones.
 
-    For each draw of the posterior, the sites that it holds get their values and the others are drawn given the sites
-    before them: observed ones, those whose data are None, and latent ones that the posterior does not hold, such as
-    those of new groups.
+    For each draw of the posterior, the sites that it holds get their values and others are drawn given the sites before
+    them. Where the model has data for all its observed sites these are replicated; where some data are None, these are
+    drawn, with latent sites that the posterior does not hold, such as those of new groups, and the other data stay.
+    Plates with labels are looked up by their labels.
 
     Args:
         model: with the data that were sampled, or with new ones: other covariates, and None where data are to be
             predicted. With shapes that were seen before nothing is compiled again.
         idata: what `sample` returned.
-        sites: names of the observed sites to draw; None means all. The others stay observed.
+        sites: names of the observed sites to draw; None means all, or none where data are None. Others stay observed.
         seed: a non-negative integer; None draws one.
 
     Returns:
@@ -100,7 +101,8 @@ def predict(model: BoundModel, idata: Any, *, sites: str | Sequence[str] | None 
         derived anew, deterministics included.
 
     Raises:
-        ValueError: where a site has another shape than in the posterior, or cannot be drawn from; naming it.
+        ValueError: where a site has another shape or other labels than in the posterior, or cannot be drawn from, where
+            the posterior holds no site of the model, or a site has been summed out and not recovered; naming it.
         TypeError: on what is no model with data, or no ArviZ object with a posterior.
 
     Example:
@@ -112,9 +114,10 @@ def predict(model: BoundModel, idata: Any, *, sites: str | Sequence[str] | None 
     with jax.enable_x64(True):
         found = discover(model, check_given)
         observed = _observed(found)
-        drawn = _chosen(sites, found, observed)
+        absent = _absent(model, found, posterior)
+        drawn = _chosen(sites, found, list(observed) if not absent else [])
         replicated = [name for name in drawn if name in observed]
-        values = posterior.values(name for name in found.sites if name not in drawn)
+        values = posterior.values("predict", found, (name for name in found.sites if name not in drawn))
         unobserved = model.decondition(*replicated) if replicated else model
         outcome = replay(unobserved, values, posterior.rows, seed, _drawn_and_derived)
     if replicated:
@@ -171,12 +174,32 @@ def _observed(found: Trace) -> dict[str, Any]:
     return {site.name: site.obs for site in sites if not isinstance(site.obs, jax.core.Tracer)}
 
 
-def _chosen(sites: str | Sequence[str] | None, found: Trace, observed: dict[str, Any]) -> list[str]:
+def _absent(model: BoundModel, found: Trace, posterior: PosteriorDraws) -> list[str]:
+    """The latent sites that the posterior does not hold."""
+    latent = [site.name for site in found.sites.values() if site.is_latent]
+    absent = [name for name in latent if name not in posterior.group]
+    for name in absent:
+        if name in found.marginalized:
+            raise ValueError(
+                f"predict: site '{name}' has been summed out, and its values matter here; draw them first, "
+                f"predict(model, recover(model, idata)), or give the model as it was before marginalize, which draws "
+                f"'{name}' anew given the other sites."
+            )
+    if latent and len(absent) == len(latent):
+        known = ", ".join(f"'{name}'" for name in latent)
+        raise ValueError(
+            f"predict: the posterior holds no latent site of model '{model.name}' ({known}), so it is that of another "
+            f"model; give what sample returned for this one, or use sample_prior."
+        )
+    return absent
+
+
+def _chosen(sites: str | Sequence[str] | None, found: Trace, usual: list[str]) -> list[str]:
     if sites is None:
-        return list(observed)
+        return usual
     names = [sites] if isinstance(sites, str) else list(sites)
     for name in names:
         if name not in found.sites:
-            known = ", ".join(f"'{site}'" for site in observed)
+            known = ", ".join(f"'{site.name}'" for site in found.sites.values() if not site.is_latent)
             raise ValueError(f"predict: the model has no site '{name}'; the observed ones are {known}.")
     return names

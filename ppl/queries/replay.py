@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ...ad.errors import NEEDS_NUMBERS
 from ...samplers.executables import compile_soon
+from ..checking.indices import check_indices
 from ..constrained import batch_rows
 from ..interpreter import Dims
 from ..model import BoundModel
@@ -70,7 +71,7 @@ def replay(
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), rows)))
     inputs = (keys, *values.values())
     try:
-        found = _compiled(run, inputs, rows)
+        found = _compiled(run, inputs, rows, names, lambda: list(seen[-1][1]))
     except NEEDS_NUMBERS:
         # A model that looks at the values of its random variables is run at numbers, row by row.
         found = [np.stack(column) for column in zip(*(run(*row) for row in zip(*inputs, strict=True)), strict=True)]
@@ -82,9 +83,18 @@ def replay(
     )
 
 
-def _compiled(run: Callable[..., list[Any]], inputs: tuple[HostArray, ...], rows: int) -> list[HostArray]:
+def _compiled(
+    run: Callable[..., list[Any]],
+    inputs: tuple[HostArray, ...],
+    rows: int,
+    names: Sequence[str],
+    outputs: Callable[[], Sequence[str]],
+) -> list[HostArray]:
     one = [jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in inputs]
     program, data, results = Program.trace(run, *one)
+    # Closed-over data come first, then a key.
+    sites = dict(enumerate(names, len(data) + 1))
+    check_indices(program, sites, dict(enumerate(data)), dict(enumerate(outputs())))
     numbers = sum(int(np.prod(shape.shape)) for shape in (*one, *results)) + 1
     length = batch_rows(rows, min(max(_BATCH_NUMBERS // numbers, 1), _BATCH_ROWS))
     batches = [jax.ShapeDtypeStruct((length, *shape.shape), shape.dtype) for shape in one]

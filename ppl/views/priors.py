@@ -157,7 +157,8 @@ def known_distribution(whole: ModelDensity, label: str, site: str) -> Distributi
     if site not in whole.distributions:
         raise ValueError(
             f"site '{label}': its distribution cannot be taken out of the model, which looks at values of its random "
-            f"variables or has a distribution that is not made of arrays; use a sampler that needs the density alone."
+            f"variables, declares the site in a scan, or has a distribution that is not made of arrays; use a sampler "
+            f"that needs the density alone."
         )
     template = whole.distributions[site]
     return template.fill([jnp.zeros(())] * len(template.outputs))
