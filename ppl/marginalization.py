@@ -10,7 +10,7 @@ idata = recover(summed, idata, seed=1)        # exact draws of z given each draw
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -146,18 +146,12 @@ def _drawn(
         traced = trace_model(conditioned, found)
         summed = marginal(traced, tuple(sites))
         drawn, log_sums = summed.draw(key, *traced.data)
-        listed = _by_site(summed.sites, sites, summed.listed)
+        listed = by_site(summed.sites, sites, summed.listed)
         kept.append({name: _common(own.reshape(-1, own.shape[-1])) for name, own in listed.items()})
-        chances = _by_site(summed.sites, sites, summed.probabilities(*traced.data)) if probabilities else {}
-        return _by_site(summed.sites, sites, drawn.astype(int)), log_sums.sum(), chances
+        chances = by_site(summed.sites, sites, summed.probabilities(*traced.data)) if probabilities else {}
+        return by_site(summed.sites, sites, drawn.astype(int)), log_sums.sum(), chances
 
-    size = sum(int(np.prod(site.shape)) for site in sites.values())
-    batch = batch_rows(draws.rows, max(1, min(_BATCH_ROWS, _BATCH_NUMBERS // (32 * size))))
-    # Filled up to whole batches: a shorter one at the end would be compiled by itself.
-    filled = np.minimum(np.arange(-(-draws.rows // batch) * batch), draws.rows - 1)
-    rows = keys[filled], {name: array[filled] for name, array in values.items()}
-    results = jax.jit(lambda rows: lax.map(one, rows, batch_size=batch))(rows)
-    found, log_sums, chances = jax.tree.map(lambda array: np.asarray(array)[: draws.rows], results)
+    found, log_sums, chances = by_draw(one, (keys, dict(values)), sites)
     wrong = np.flatnonzero(~np.isfinite(log_sums))
     if wrong.size:
         chain, draw = divmod(int(wrong[0]), length)
@@ -169,6 +163,23 @@ def _drawn(
     return found, {name: own[..., : len(kept[0][name])] for name, own in chances.items()}, kept[0]
 
 
+def by_draw(one: Callable[[Any], Any], rows: Any, sites: Mapping[str, Site]) -> Any:
+    """A function of one draw for all of them, by one compiled program over batches.
+
+    Args:
+        one: from the entries of `rows` to a tree of arrays.
+        rows: a tree of arrays whose first dimension goes through the draws.
+        sites: that are summed out, whose sizes decide on the length of a batch.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    size = sum(int(np.prod(site.shape)) for site in sites.values())
+    batch = batch_rows(count, max(1, min(_BATCH_ROWS, _BATCH_NUMBERS // (32 * size))))
+    # Filled up to whole batches: a shorter one at the end would be compiled by itself.
+    filled = np.minimum(np.arange(-(-count // batch) * batch), count - 1)
+    results = jax.jit(lambda rows: lax.map(one, rows, batch_size=batch))(jax.tree.map(lambda a: a[filled], rows))
+    return jax.tree.map(lambda array: np.asarray(array)[:count], results)
+
+
 def _common(listed: HostArray) -> HostArray:
     """The values that all entries of a site have in common, or their numbers; from NaN where there is none."""
     most = int(np.isfinite(listed).sum(1).max())
@@ -176,7 +187,7 @@ def _common(listed: HostArray) -> HostArray:
     return listed[0, :most].astype(int) if same else np.arange(most)
 
 
-def _by_site(order: Iterable[str], sites: Mapping[str, Site], flat: Any) -> dict[str, Any]:
+def by_site(order: Iterable[str], sites: Mapping[str, Site], flat: Any) -> dict[str, Any]:
     """Arrays of sites, out of one whose first dimension goes through their coordinates."""
     found, first = {}, 0
     for name in order:

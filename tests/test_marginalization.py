@@ -12,7 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from dualtape import DiscreteGibbs, Gibbs, Slice, deterministic, factor, model, plate, rv, sample
+from dualtape import (
+    DiscreteGibbs,
+    Gibbs,
+    Slice,
+    deterministic,
+    factor,
+    log_likelihood,
+    model,
+    plate,
+    predict,
+    rv,
+    sample,
+)
 from dualtape.ppl.arviz import to_arviz
 from dualtape.ppl.interpreters import discover, unconstrain
 from dualtape.ppl.log_density import trace_model
@@ -356,3 +368,54 @@ def test_wrong_arguments_are_refused_by_name():
         recover(summed, constant_draws({"w": [0.5, 0.5], "mu": [np.nan, 0.0]}, 3))
     with pytest.raises(ValueError, match="init: 'z' is no latent site"):
         sample(summed, init={"z": np.zeros(6)}, draws=1, warmup=0, progress=False)
+
+
+def test_log_likelihood_is_that_of_the_sum():
+    @model
+    def labelled(y, extra):
+        mu = rv("mu", dist.Normal(jnp.zeros(2), 3.0))
+        with plate("row", ["a", "b", "c"]):
+            z = rv("z", dist.Categorical(jnp.array([0.3, 0.7])))
+            rv("y", dist.Normal(mu[z], 1.0), obs=y)
+        rv("extra", dist.Normal(mu[0], jnp.ones(2)), obs=extra)
+
+    summed = labelled(np.array([0.1, 2.0, -1.0]), np.array([0.5, 0.7])).marginalize("z")
+    idata = sample(summed, draws=50, warmup=100, chains=2, seed=1, progress=False)
+    found = log_likelihood(summed, idata)["log_likelihood"]
+    mu = idata["posterior"]["mu"].values
+    y = np.array([0.1, 2.0, -1.0])
+    expected = np.logaddexp(
+        np.log(0.3) + stats.norm.logpdf(y, mu[..., :1]), np.log(0.7) + stats.norm.logpdf(y, mu[..., 1:])
+    )
+    np.testing.assert_allclose(found["y"].values, expected, rtol=1e-10)
+    assert found["y"].dims == ("chain", "draw", "row")
+    assert list(found["row"].values) == ["a", "b", "c"]
+    np.testing.assert_allclose(found["extra"].values, stats.norm.logpdf([0.5, 0.7], mu[..., :1]), rtol=1e-10)
+    # Drawn, the labels are values like others.
+    recovered = recover(summed, idata, seed=1)
+    z = recovered["posterior"]["z"].values
+    given = log_likelihood(summed, recovered)["log_likelihood"]["y"].values
+    np.testing.assert_allclose(given, stats.norm.logpdf(y, np.take_along_axis(mu, z, -1)), rtol=1e-10)
+    with pytest.raises(ValueError, match="predict: site 'z' has been summed out"):
+        predict(summed, idata)
+
+
+def test_log_likelihood_of_a_chain_is_that_of_the_whole():
+    @model
+    def hidden(y):
+        p = rv("p", dist.Beta(2.0, 2.0))
+        z = rv("z_0", dist.Bernoulli(0.5))
+        rv("y_0", dist.Normal(2.0 * z, 1.0), obs=y[0])
+        for t in (1, 2):
+            z = rv(f"z_{t}", dist.Bernoulli(jnp.where(z == 1, p, 1 - p)))
+            rv(f"y_{t}", dist.Normal(2.0 * z, 1.0), obs=y[t])
+
+    summed = hidden(np.array([0.1, 2.0, 1.5])).marginalize("z_0", "z_1", "z_2")
+    idata = sample(summed, draws=20, warmup=50, chains=1, seed=1, progress=False)
+    found = log_likelihood(summed, idata)["log_likelihood"]
+    (name,) = found.data_vars
+    prior = stats.beta.logpdf(idata["posterior"]["p"].values, 2.0, 2.0)
+    jacobian = np.log(idata["posterior"]["p"].values * (1 - idata["posterior"]["p"].values))
+    np.testing.assert_allclose(
+        found[name].values.sum(-1) + prior + jacobian, idata["sample_stats"]["lp"].values, rtol=1e-10
+    )

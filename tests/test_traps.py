@@ -83,7 +83,7 @@ def by_group(group, y, size=3):
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        (np.array([0, 1, 3]), r"site 'y': index 3 \(number 2 .*for an array of values of 'a' whose .*valid are -3 to 2"),
+        (np.array([0, 1, 3]), r"site 'y': index 3 \(number 2 .*an array of values of 'a' whose .*valid are -3 to 2"),
         (np.array([0, -4, 2]), r"site 'y': index -4 \(number 1"),
         ([0, 1, 7], "site 'y': index 7"),
         (jnp.array([5, 1, 0]), "site 'y': index 5"),

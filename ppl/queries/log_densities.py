@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -30,7 +31,9 @@ def log_likelihood(model: BoundModel, idata: Any) -> Any:
     """The pointwise log likelihood at every draw of the posterior, as `az.loo` and `az.compare` want it.
 
     For each observed site, log p(y_i | θ) of each independent observation y_i; of missing entries there is none. A
-    factor that counts to the likelihood is there with the shape that it was given.
+    factor that counts to the likelihood is there with the shape that it was given. Of a model with summed-out sites it
+    is the marginal likelihood by entry of these, log Σ_z p(z) p(y_i | z, θ), unless `recover` has drawn them: then it
+    is that given their values, which is not what models are compared by.
 
     Args:
         model: with its data.
@@ -143,8 +146,16 @@ def _pointwise(caller: str, model: BoundModel, idata: Any, *, likelihood: bool) 
         }
 
     with jax.enable_x64(True):
-        values = posterior.values_of_all(caller, discover(model, check_given))
-        outcome = replay(model, values, posterior.rows, 0, read, pointwise=True)
+        found = discover(model, check_given)
+        if likelihood and found.marginalized and not any(name in posterior.group for name in found.marginalized):
+            from .summed_likelihood import summed_likelihood
+
+            others = {name: site for name, site in found.sites.items() if name not in found.marginalized}
+            values = posterior.values_of_all(caller, dataclasses.replace(found, sites=others))
+            outcome = summed_likelihood(model, found, posterior, values)
+        else:
+            values = posterior.values_of_all(caller, found)
+            outcome = replay(model, values, posterior.rows, 0, read, pointwise=True)
     if not outcome.values:
         what = "observed sites" if likelihood else "latent sites"
         raise ValueError(f"{caller}: model '{model.name}' has no {what}.")
