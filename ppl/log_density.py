@@ -11,12 +11,14 @@ and its Jacobian do too, and the terms say so.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import constraints
 
 from ..ad.errors import NEEDS_NUMBERS
 from ..ad.host import at_numbers
@@ -31,6 +33,8 @@ from .programs.cones import merged
 from .programs.program import Program
 from .programs.rolling import lifted
 from .trace import Trace
+from .transforms import is_discrete
+from .views.priors import innermost
 from .views.templates import Template, number, take_apart
 
 # Terms, constrained values with deterministics, and what distributions are made of.
@@ -181,7 +185,9 @@ def trace_model(model: BoundModel, found: Trace) -> TracedModel:
     if not opaque:
         results = dict(enumerate([*trace.terms, *values]))
         sites = dict(enumerate(shapes))
-        check_indices(program, sites, dict(enumerate((*data, *numbers), len(sites))), results)
+        known = dict(enumerate((*data, *numbers), len(sites)))
+        for ends in _ends_of_supports(trace, shapes):
+            check_indices(program, sites, known | ends, results)
     density = ModelDensity(
         Coordinates(shapes),
         {name: site.index_shape for name, site in latent.items()},
@@ -207,6 +213,23 @@ def trace_model(model: BoundModel, found: Trace) -> TracedModel:
     from .views.marginal import summed_out
 
     return summed_out(traced, tuple(found.marginalized))
+
+
+def _ends_of_supports(trace: Trace, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[dict[int, Any]]:
+    """The smallest and the largest values of discrete sites, by number; an index that they make is checked at both."""
+    bounds: dict[int, tuple[Any, Any]] = {}
+    for i, (name, shape) in enumerate(shapes.items()):
+        distribution = trace.distributions.get(name)
+        if distribution is None or not is_discrete(distribution):
+            continue
+        support: Any = innermost(distribution).support
+        low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+        if support is constraints.boolean:
+            low, high = 0, 1
+        if isinstance(low, (int, np.integer, np.ndarray)) and isinstance(high, (int, np.integer, np.ndarray)):
+            bounds[i] = (np.broadcast_to(low, shape), np.broadcast_to(high, shape))
+    for side in (0, 1) if bounds else (0,):
+        yield {i: ends[side] for i, ends in bounds.items()}
 
 
 def _values(trace: Trace) -> dict[str, Any]:

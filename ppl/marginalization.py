@@ -36,7 +36,7 @@ HostArray = np.ndarray[Any, Any]
 _BATCH_NUMBERS, _BATCH_ROWS = 1 << 23, 256
 
 
-def marginalize(model: BoundModel, sites: str | Iterable[str]) -> BoundModel:
+def marginalize(model: BoundModel, sites: str | Iterable[str] | Callable[[str], bool]) -> BoundModel:
     """Sum discrete sites out of a model, exactly.
 
         p(θ, y) = Σ_z p(z, θ, y)
@@ -47,7 +47,7 @@ def marginalize(model: BoundModel, sites: str | Iterable[str]) -> BoundModel:
 
     Args:
         model: with its data.
-        sites: names of latent discrete sites with finitely many values.
+        sites: names of latent discrete sites with finitely many values, or a function that chooses among their names.
 
     Returns:
         A new model. What cannot be summed over is refused by name when it is sampled.
@@ -62,6 +62,10 @@ def marginalize(model: BoundModel, sites: str | Iterable[str]) -> BoundModel:
     parameters".
     """
     check_model("marginalize", model)
+    if callable(sites):
+        with jax.enable_x64(True):
+            found = discover(model).sites.values()
+        sites = [site.name for site in found if site.is_latent and site.discrete and sites(site.name)]
     names = (sites,) if isinstance(sites, str) else tuple(sites)
     for name in names:
         if not isinstance(name, str):

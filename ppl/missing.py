@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Distribution, ExpandedDistribution, biject_to
+from numpyro.distributions import Distribution, ExpandedDistribution, MultivariateNormal, biject_to
 from numpyro.distributions.constraints import Constraint
 from numpyro.distributions.transforms import Transform
 
+from .densities import log_density
 from .transforms import bijection, check_latent, describe, elementary, is_discrete
 
 Mask = np.ndarray[Any, Any]
@@ -135,6 +136,39 @@ def known_entries(distribution: Distribution, entries: Entries) -> Distribution 
     if not parameters or set(parameters) != set(plain.get_args()):
         return None
     return type(plain)(**parameters, validate_args=False)
+
+
+def observed_density(name: str, distribution: Distribution, given: Any, missing: Mask) -> Any:
+    """The log density of what is observed of each vector, shape of the batch; 0 where nothing is.
+
+    Of a Gaussian vector the observed entries are Gaussian, with their rows and columns of the covariance.
+
+    Raises:
+        ValueError: naming the site, where vectors of another family are missing in part.
+    """
+    batch = missing.shape[:-1]
+    whole, nothing = ~missing.any(axis=-1), missing.all(axis=-1)
+    full = jnp.asarray(np.where(missing, 0.0, given))
+    found = jnp.where(jnp.asarray(whole), log_density(distribution, full), 0.0)
+    partial = ~whole & ~nothing
+    if not partial.any():
+        return found
+    own = distribution.base_dist if type(distribution) is ExpandedDistribution else distribution
+    if not isinstance(own, MultivariateNormal):
+        raise ValueError(
+            f"log_likelihood: site '{name}' has vectors of {describe(distribution)} that are missing in part, and the "
+            f"density of what is observed of them is known of MultivariateNormal alone; leave these vectors out."
+        )
+    loc = jnp.broadcast_to(own.loc, missing.shape)
+    covariance = jnp.broadcast_to(own.covariance_matrix, (*missing.shape, missing.shape[-1]))
+    # Vectors with the same holes at once.
+    for pattern in np.unique(missing[partial], axis=0):
+        at = np.nonzero((missing == pattern).all(axis=-1))
+        seen = np.flatnonzero(~pattern)
+        part = MultivariateNormal(loc[at][:, seen], covariance[at][:, seen][:, :, seen], validate_args=False)
+        found = found.at[at].set(part.log_prob(full[at][:, seen]))
+    assert found.shape == batch
+    return found
 
 
 class _SupportOfEntries(Constraint):  # type: ignore[misc]

@@ -18,6 +18,14 @@ _HINTS = (
         "indices are whole numbers that count from 0; of labels they are numpy.unique(labels, return_inverse=True)[1], "
         "of a categorical column of pandas its .cat.codes",
     ),
+    (
+        "BoundModel",
+        "a model inside of another one is declared: submodel('name', other(...)) runs it and gives its value",
+    ),
+    (
+        "Shapes must be 1D sequences of concrete values",
+        "a shape cannot depend on a random variable; make it as large as it can get, and mask what is not meant",
+    ),
     ("distribution got invalid", "give the distribution parameters that it allows"),
     (
         "is not a valid JAX array type",

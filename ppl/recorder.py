@@ -16,7 +16,7 @@ from .densities import log_density, unchecked
 from .fitting import as_given, expand_to_given, expand_to_plates, named_dims
 from .inputs import Labelled, in_order_of
 from .interpreter import AbstractInterpreter, Dims, Plate, Weight
-from .missing import completed, entries_of, known_entries, labels_of, missing_in
+from .missing import completed, entries_of, known_entries, labels_of, missing_in, observed_density
 from .model import BoundModel, Model
 from .placeholders import hint, looked_at
 from .scanning import run_steps
@@ -113,6 +113,8 @@ class Recorder(AbstractInterpreter):
                 # What the data would have been has the shape of the data, plate or no plate.
                 distribution = expand_to_given(f"site '{name}'", distribution, np.shape(observed))
             return self._latent(name, distribution, dims, plates)
+        if name in self.conditions:
+            self.trace.conditioned.add(name)
         observed, dims = self._in_order(name, observed, dims, plates)
         missing = None if name in self.complete else missing_in(observed)
         if missing is not None:
@@ -181,6 +183,9 @@ class Recorder(AbstractInterpreter):
         if self.with_terms:
             elements = jnp.asarray(self._elements(distribution, value, latent=False))
             owned = entries.owned(elements.shape)
+            if self.pointwise and owned.ndim < missing.ndim:
+                self._add_by_event(name, label, distribution, elements, np.asarray(given), missing)
+                return value
             self._add(label, elements[owned], (index.name,))
             self._add_jacobian(label, log_jacobian)
             given = Plate(f"{name}_observed_index", int((~owned).sum()), labels_of(~owned, labels[: owned.ndim]))
@@ -192,6 +197,25 @@ class Recorder(AbstractInterpreter):
                 self.trace.distributions[label] = known
         self.trace.likelihood[name] = None
         return value
+
+    def _add_by_event(
+        self,
+        name: str,
+        label: str,
+        distribution: Distribution,
+        elements: Any,
+        given: np.ndarray[Any, Any],
+        missing: np.ndarray[Any, Any],
+    ) -> None:
+        """The terms of vectors of which some are missing in part: what is observed of each, and the rest given that."""
+        observed = observed_density(name, distribution, given, missing)
+        events = tuple(range(elements.ndim, missing.ndim))
+        holes, seen = missing.any(axis=events), ~missing.all(axis=events)
+        self._add(label, (elements - observed)[holes], None)
+        kept = Plate(f"{name}_observed_index", int(seen.sum()), labels_of(seen))
+        self._add(name, observed[seen], (kept.name,))
+        self.trace.plates[kept.name] = kept
+        self.trace.likelihood[name] = None
 
     def _labels_along(self, dims: Dims) -> list[tuple[Any, ...] | None]:
         """The labels along each dimension, None where it has none."""

@@ -236,6 +236,7 @@ def _collect(
     }
     trace.likelihood |= found.likelihood
     trace.submodels |= found.submodels
+    trace.conditioned |= found.conditioned & recorder.conditions.keys()
     for name, (_, dims) in found.deterministics.items():
         trace.deterministics[name] = (deterministics[name], _dims(name, time, dims, np.ndim(deterministics[name])))
     for name, (_, dims) in found.fixed.items():
@@ -274,4 +275,4 @@ def _as_data(leaf: Any) -> Any:
     if np.ma.isMaskedArray(leaf):
         leaf = np.ma.filled(leaf.astype(float), np.nan)
     array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
-    return array.astype(jnp.result_type(array.dtype)) if array.dtype.kind in "biuf" else array
+    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype)) if array.dtype.kind in "biuf" else array

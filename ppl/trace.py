@@ -61,6 +61,7 @@ class Trace:
         deterministics: values and names of dimensions.
         fixed: the same of sites that were intervened on.
         plates: by name.
+        conditioned: observed sites whose values are conditions and not data of the function.
         submodels: their names.
         marginalized: names of sites that are to be summed out.
         initial: values at which submodels want chains to start.
@@ -78,6 +79,7 @@ class Trace:
     deterministics: dict[str, tuple[Any, Dims]] = field(default_factory=dict)
     fixed: dict[str, tuple[Any, Dims]] = field(default_factory=dict)
     plates: dict[str, Plate] = field(default_factory=dict)
+    conditioned: set[str] = field(default_factory=set)
     submodels: set[str] = field(default_factory=set)
     marginalized: dict[str, None] = field(default_factory=dict)
     initial: dict[str, Any] = field(default_factory=dict)

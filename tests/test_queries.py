@@ -275,11 +275,12 @@ def test_prior_and_prior_predictive():
     np.testing.assert_allclose(found, variance, rtol=0.15)
 
 
-def test_prior_respects_interventions_and_draws_what_is_conditioned():
+def test_prior_respects_interventions_and_conditions():
     prior = sample_prior(line(X, Y).fix(a=3.0) | {"b": 1.0}, draws=50, seed=1)
     assert set(prior["prior"].data_vars) == {"s", "mean"}
+    np.testing.assert_allclose(prior["prior"]["mean"].values, np.broadcast_to(3.0 + X, (1, 50, 6)))
     assert prior["constant_data"]["a"].values.item() == 3.0
-    assert prior["prior_predictive"]["b"].values.std() > 0
+    assert prior["observed_data"]["b"].values.item() == 1.0
 
 
 def test_prior_of_discrete_sites_and_submodels():
@@ -456,3 +457,62 @@ def test_series_of_another_length_are_refused():
     idata = sample(walk(np.zeros(3)), **SHORT)
     with pytest.raises(ValueError, match=r"site 'x' stands in a scan of 5 steps .*shape \(3,\)"):
         predict(walk(np.zeros(5)), idata)
+
+
+def test_log_likelihood_of_vectors_that_are_missing_in_part_is_that_of_what_is_observed():
+    cov = np.array([[1.0, 0.8, 0.3], [0.8, 2.0, 0.5], [0.3, 0.5, 1.0]])
+    y = np.array([[0.5, np.nan, 1.0], [1.0, 2.0, -1.0], [np.nan, np.nan, np.nan], [0.1, np.nan, 0.4]])
+
+    @model
+    def vectors(y):
+        mu = rv("mu", dist.Normal(jnp.zeros(3), 1.0))
+        with plate("row", 4):
+            rv("y", dist.MultivariateNormal(mu, covariance_matrix=cov), obs=y)
+
+    idata = sample(vectors(y), **SHORT)
+    mu = idata["posterior"]["mu"].values
+    found = log_likelihood(vectors(y), idata)["log_likelihood"]["y"]
+    assert list(found["y_observed_index"].values) == [0, 1, 3]
+    some = cov[np.ix_([0, 2], [0, 2])]
+    for place, (row, entries, own) in enumerate([(0, [0, 2], some), (1, [0, 1, 2], cov), (3, [0, 2], some)]):
+        z = y[row, entries] - mu[..., entries]
+        expected = -0.5 * (np.einsum("...i,ij,...j", z, np.linalg.inv(own), z) + np.linalg.slogdet(2 * np.pi * own)[1])
+        np.testing.assert_allclose(found.values[..., place], expected, rtol=1e-10)
+    prior = log_prior(vectors(y), idata)["log_prior"]
+    total = found.values.sum(-1) + sum(prior[name].values.reshape(2, 100, -1).sum(-1) for name in prior.data_vars)
+    np.testing.assert_allclose(total, idata["sample_stats"]["lp"].values, rtol=1e-10)
+
+
+def test_conditioned_data_are_replicated_when_they_are_named():
+    bound = line(X, None) | {"y": Y}
+    idata = sample(bound, NUTS(target_acceptance=0.95), **SHORT)
+    with pytest.raises(ValueError, match="predict: there is nothing to draw in model 'line'"):
+        predict(bound, idata)
+    assert predict(bound, idata, sites="y", seed=1)["posterior_predictive"]["y"].shape == (2, 100, 6)
+
+
+def test_summed_models_have_log_densities_and_coordinates():
+    @model
+    def mixture(y):
+        mu = rv("mu", dist.Normal(0.0, 1.0))
+        with plate("row", len(y)):
+            z = rv("z", dist.Bernoulli(0.3))
+            rv("y", dist.Normal(mu + 2 * z, 1.0), obs=y)
+
+    summed = mixture(np.array([0.0, 1.0])).marginalize("z")
+    each = np.logaddexp(
+        np.log(0.7) + stats.norm.logpdf([0.0, 1.0], 0.3), np.log(0.3) + stats.norm.logpdf([0.0, 1.0], 2.3)
+    )
+    assert log_density(summed, {"mu": 0.3}) == pytest.approx(stats.norm.logpdf(0.3) + each.sum(), rel=1e-12)
+    np.testing.assert_array_equal(unconstrain(summed, {"mu": 0.3}), [0.3])
+
+
+def test_a_data_frame_of_gaps_at_the_end_is_replicated_too():
+    @model
+    def gappy(y):
+        m = rv("m", dist.Normal())
+        rv("y", dist.Normal(m, jnp.ones(len(y))), obs=y)
+
+    idata = sample(gappy(np.array([0.1, 0.2])), **SHORT)
+    found = predict(gappy(np.array([0.1, 0.2, np.nan])), idata, seed=1)["posterior_predictive"]["y"]
+    assert found.shape == (2, 100, 3)

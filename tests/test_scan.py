@@ -218,3 +218,34 @@ def test_the_kalman_filter_agrees():
     # Six means, NUTS on a Gaussian has at least as many effective draws as half of its draws; |z| < 4.7: 2e-5.
     assert np.all(np.abs(draws.mean((0, 1)) - mean) < 4.7 * sd / np.sqrt(2000))
     assert not np.all(np.abs(draws.mean((0, 1)) - 1.2 * mean) < 4.7 * sd / np.sqrt(2000))
+
+
+def test_terms_depend_on_what_their_step_reads_and_not_on_the_whole_loop():
+    @model
+    def walk(y):
+        start, noise = rv("start", dist.Normal()), rv("noise", dist.HalfNormal(1.0))
+
+        def step(x, y):
+            x = rv("x", dist.Normal(x, 1.0))
+            rv("y", dist.Normal(x, noise), obs=y)
+            return x, None
+
+        scan("time", step, start, y)
+
+    found = traced(walk(Y))
+    count = len(found.density.sites)
+    depends = found.density.program.dependencies()
+    read = {t: {found.density.sites[i] for i in depends[o] if i < count} for t, o in found.density.terms.items()}
+    assert read == {
+        "start": {"start"},
+        "noise": {"noise"},
+        "log|J| noise": {"noise"},
+        "x": {"start", "x"},
+        "y": {"noise", "x"},
+    }
+    assert not check_gradients(walk(Y)).notes
+
+
+def test_single_precision_on_request(recwarn):
+    sample(local_level(Y), precision="float32", draws=5, warmup=5, chains=1, seed=1, progress=False)
+    assert not [warning for warning in recwarn if "float64" in str(warning.message)]

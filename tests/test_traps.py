@@ -290,3 +290,28 @@ def test_parameters_that_a_distribution_refuses_are_located():
     with pytest.raises(ValueError, match="invalid scale") as caught:
         discover(negative())
     assert "test_traps.py" in "".join(caught.value.__notes__)
+
+
+def test_an_index_that_a_random_variable_makes_is_checked_at_the_ends_of_its_support():
+    @model
+    def mixture(count):
+        k = rv("k", dist.Categorical(probs=jnp.ones(count) / count))
+        rv("y", dist.Normal(jnp.array([0.0, 2.0, 4.0])[k], 1.0), obs=4.0)
+
+    trace_model(mixture(3), discover(mixture(3)))
+    with pytest.raises(IndexError, match=r"site 'y': index 3 .* size 3"):
+        trace_model(mixture(4), discover(mixture(4)))
+
+
+def test_a_model_inside_of_a_model_is_a_submodel():
+    @model
+    def inner():
+        return rv("x", dist.Normal())
+
+    @model
+    def outer():
+        rv("y", dist.Normal(inner() + rv("b", dist.Normal()), 1.0), obs=1.0)
+
+    with pytest.raises(TypeError) as caught:
+        discover(outer())
+    assert "submodel('name', other(...))" in "".join(caught.value.__notes__)

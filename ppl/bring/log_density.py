@@ -126,7 +126,7 @@ class DensityModel(Model):
 
     def _declare(self) -> None:
         values = {site: rv(site, self._flat(site)) for site in self.initial}
-        factor(TERM, self.fn(self._arguments(values)))
+        factor(TERM, prior=self.fn(self._arguments(values)))
 
     def _flat(self, site: str) -> dist.Distribution:
         shape, support = np.shape(self.initial[site]), self.supports.get(site, constraints.real)

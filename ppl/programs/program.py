@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import JaxprEqn, Literal, Var
 
-from ...ad.equations import bind, evaluate, shaped
+from ...ad.equations import bind, evaluate, scan_operands, shaped
 
 Atom = Var | Literal
 
@@ -80,13 +80,8 @@ class Program:
 
     @functools.cached_property
     def _dependencies(self) -> list[frozenset[int]]:
-        reach: dict[Var, frozenset[int]] = {var: frozenset({i}) for i, var in enumerate(self.inputs)}
-        for equation in self.equations:
-            sources: frozenset[int] = frozenset().union(
-                *(reach[v] for v in equation.invars if not isinstance(v, Literal))
-            )
-            reach.update(dict.fromkeys(equation.outvars, sources))
-        return [frozenset() if isinstance(out, Literal) else reach[out] for out in self.outputs]
+        own = {var: frozenset({i}) for i, var in enumerate(self.inputs)}
+        return _sources_of(own, self.equations, self.outputs)
 
     def select(self, outputs: Sequence[int]) -> Program:
         """The program for some of the outputs (by number), with nothing that they do not need."""
@@ -162,6 +157,37 @@ class Program:
         before = Program(others, first_equations, results)
         after = Program((*(self.inputs[i] for i in varying), *results), (*repeated.values(), *late), self.outputs)
         return before, after
+
+
+Sources = frozenset[int]
+
+
+def _sources_of(known: dict[Var, Sources], equations: Sequence[JaxprEqn], outputs: Sequence[Atom]) -> list[Sources]:
+    """What each output depends on, from what the inputs do; loops are looked into, for their results may differ."""
+    reach = dict(known)
+
+    def read(atom: Atom) -> Sources:
+        return frozenset() if isinstance(atom, Literal) else reach.get(atom, frozenset())
+
+    for equation in equations:
+        operands = [read(atom) for atom in equation.invars]
+        if equation.primitive.name == "scan":
+            reach.update(zip(equation.outvars, _through_loop(equation, operands), strict=True))
+        else:
+            reach.update(dict.fromkeys(equation.outvars, frozenset[int]().union(*operands)))
+    return [read(atom) for atom in outputs]
+
+
+def _through_loop(equation: JaxprEqn, operands: list[Sources]) -> list[Sources]:
+    body = equation.params["jaxpr"].jaxpr
+    consts, carries = scan_operands(equation)
+    while True:
+        results = _sources_of(dict(zip(body.invars, operands, strict=True)), body.eqns, body.outvars)
+        before = operands[consts : consts + carries]
+        after = [a | b for a, b in zip(before, results[:carries], strict=True)]
+        if after == before:
+            return [*after, *results[carries:]]
+        operands = [*operands[:consts], *after, *operands[consts + carries :]]
 
 
 def _needed(equations: Sequence[JaxprEqn], outputs: Sequence[Atom]) -> tuple[JaxprEqn, ...]:

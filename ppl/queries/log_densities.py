@@ -17,7 +17,8 @@ from ..arguments import check_model
 from ..checking.indices import check_indices
 from ..checks import check_given
 from ..interpreter import Dims
-from ..interpreters import discover
+from ..interpreters import discover, unconstrain
+from ..log_density import trace_model
 from ..model import BoundModel
 from ..programs.program import Program
 from ..recorder import Recorder
@@ -100,8 +101,11 @@ def log_density(model: BoundModel, values: Mapping[str, Any]) -> Any:
     # Inside a transformation the precision is the caller's.
     precision: AbstractContextManager[Any] = nullcontext() if traced else jax.enable_x64(True)
     with precision:
-        latent = [site.name for site in discover(model, check_given).sites.values() if site.is_latent]
+        found = discover(model, check_given)
+        latent = [site.name for site in found.sites.values() if site.is_latent and site.name not in found.marginalized]
         check_values("log_density", latent, values)
+        if found.marginalized:
+            return _of_summed(model, found, values)
         names = tuple(values)
 
         def total(*arrays: Any) -> Any:
@@ -117,6 +121,16 @@ def log_density(model: BoundModel, values: Mapping[str, Any]) -> Any:
             check_indices(program, dict(enumerate(names, len(data))), dict(enumerate(data)), {0: model.name})
             return float(program(*data, *map(jnp.asarray, arrays))[0])
         return float(total(*arrays))
+
+
+def _of_summed(model: BoundModel, found: Trace, values: Mapping[str, Any]) -> Any:
+    """The log density of a model without its summed-out sites: all terms but those of bijections."""
+    traced = trace_model(model, found)
+    arrays = unconstrain(model, values, {})
+    position = traced.density.coordinates.join([arrays[name] for name in traced.density.sites])
+    terms = traced.density.by_term(position, *traced.data)
+    total = sum(term for name, term in terms.items() if not name.startswith("log|J| "))
+    return total if isinstance(total, jax.core.Tracer) else float(total)
 
 
 def check_values(caller: str, latent: list[str], values: Mapping[str, Any]) -> None:

@@ -69,7 +69,8 @@ def unconstrain(model: BoundModel, values: Mapping[str, Any]) -> HostArray:
         raise TypeError(f"unconstrain: expected a dict from site names to values, got {values!r}.")
     with jax.enable_x64(True):
         found = discover(model, check_given)
-        latent = {site.name: site for site in found.sites.values() if site.is_latent}
+        sites = found.sites.values()
+        latent = {site.name: site for site in sites if site.is_latent and site.name not in found.marginalized}
         check_values("unconstrain", list(latent), values)
         for name, site in latent.items():
             if np.shape(values[name]) != site.shape:

@@ -30,8 +30,8 @@ class PriorWarning(UserWarning):
 def sample_prior(model: BoundModel, draws: int = 1000, *, chains: int = 1, seed: int | None = None) -> Any:
     """Draw from the prior distribution, and data from the prior predictive one.
 
-    Each site is drawn given the sites before it, observed ones too, whether data or `condition` observe them; what is
-    fixed stays. Factors are left out.
+    Each site is drawn given the sites before it, those that the function observes too; what is fixed, or conditioned,
+    stays. Factors are left out.
 
     Args:
         model: with its data, `f(data)`, whose shapes the drawn data have.
@@ -64,7 +64,7 @@ def sample_prior(model: BoundModel, draws: int = 1000, *, chains: int = 1, seed:
     groups = {
         "prior": {name: value for name, value in arrays.items() if name not in observed},
         "prior_predictive": {name: arrays[name] for name in observed},
-        "observed_data": {name: np.asarray(value) for name, value in observed.items()},
+        "observed_data": {name: np.asarray(found.sites[name].obs) for name in (*observed, *sorted(found.conditioned))},
         "constant_data": {name: np.asarray(value) for name, (value, _) in found.fixed.items()},
     }
     left_out = sorted(name for name in found.terms if name not in found.likelihood)
@@ -85,7 +85,10 @@ def predict(model: BoundModel, idata: Any, *, sites: str | Sequence[str] | None 
 
     For each draw of the posterior, the sites that it holds get their values and others are drawn given the sites before
     them. Where the model has data for all its observed sites these are replicated; where some data are None, these are
-    drawn, with latent sites that the posterior does not hold, such as those of new groups, and the other data stay.
+    drawn, with latent sites that the posterior does not hold, such as those of new groups, and the other data stay. So
+    do values that `condition` has given, unless `sites` names them. A time series is replicated from its beginning,
+    each step given those before it; what comes after its end is a further `scan` from the last carry, in a model that
+    declares it when asked to.
     Plates with labels are looked up by their labels.
 
     Args:
@@ -116,12 +119,18 @@ def predict(model: BoundModel, idata: Any, *, sites: str | Sequence[str] | None 
         observed = _observed(found)
         absent = _absent(model, found, posterior)
         drawn = _chosen(sites, found, list(observed) if not absent else [])
-        replicated = [name for name in drawn if name in observed]
+        if not (drawn or absent) and sites is None:
+            raise ValueError(
+                f"predict: there is nothing to draw in model '{model.name}': no site is observed by its function, or "
+                f"has data that are None. Name conditioned ones, predict(model, idata, sites=...), or give the model "
+                f"without its conditions."
+            )
+        replicated = [name for name in drawn if not found.sites[name].is_latent]
         values = posterior.values("predict", found, (name for name in found.sites if name not in drawn))
         unobserved = model.decondition(*replicated) if replicated else model
         outcome = replay(unobserved, values, posterior.rows, seed, _drawn_and_derived)
     if replicated:
-        data = {"observed_data": {name: np.asarray(observed[name]) for name in replicated}}
+        data = {"observed_data": {name: np.asarray(found.sites[name].obs) for name in replicated}}
         return posterior.with_group({"posterior_predictive": outcome}, {"posterior_predictive": drawn}, data)
     new = [name for name in outcome.values if name not in values]
     return posterior.with_group({"predictions": outcome}, {"predictions": new})
@@ -169,14 +178,16 @@ def _drawn_and_derived(trace: Trace) -> Arrays:
 
 
 def _observed(found: Trace) -> dict[str, Any]:
-    """The observed sites whose values are data, not computed from random variables."""
-    sites = (site for site in found.sites.values() if not site.is_latent)
+    """The sites that the function observes with data, which are not computed from random variables."""
+    sites = (site for site in found.sites.values() if not site.is_latent and site.name not in found.conditioned)
     return {site.name: site.obs for site in sites if not isinstance(site.obs, jax.core.Tracer)}
 
 
 def _absent(model: BoundModel, found: Trace, posterior: PosteriorDraws) -> list[str]:
     """The latent sites that the posterior does not hold."""
-    latent = [site.name for site in found.sites.values() if site.is_latent]
+    # What is missing of data is drawn with them.
+    holes = {f"{site.name}_missing" for site in found.sites.values() if not site.is_latent}
+    latent = [site.name for site in found.sites.values() if site.is_latent and site.name not in holes]
     absent = [name for name in latent if name not in posterior.group]
     for name in absent:
         if name in found.marginalized:
