@@ -76,17 +76,17 @@ def _tails(distribution: Any, value: Any) -> tuple[Any, Any] | None:
     return None if known is None else known(distribution, value)
 
 
-@register_log_density(dist.RightCensoredDistribution)
-def _right_censored(distribution: Any, value: Any) -> Any:
-    tails = _tails(distribution.base_dist, value)
-    if tails is None:
-        return distribution.log_prob(value)
-    return jnp.where(distribution.censored, tails[1], log_density(distribution.base_dist, value))
+def _censored(side: int) -> Callable[[Any, Any], Any]:
+    """The log density where censored values count with one of the tails."""
+
+    def log_density_of(distribution: Any, value: Any) -> Any:
+        tails = _tails(distribution.base_dist, value)
+        if tails is None:
+            return distribution.log_prob(value)
+        return jnp.where(distribution.censored, tails[side], log_density(distribution.base_dist, value))
+
+    return log_density_of
 
 
-@register_log_density(dist.LeftCensoredDistribution)
-def _left_censored(distribution: Any, value: Any) -> Any:
-    tails = _tails(distribution.base_dist, value)
-    if tails is None:
-        return distribution.log_prob(value)
-    return jnp.where(distribution.censored, tails[0], log_density(distribution.base_dist, value))
+register_log_density(dist.LeftCensoredDistribution)(_censored(0))
+register_log_density(dist.RightCensoredDistribution)(_censored(1))

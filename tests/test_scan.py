@@ -249,3 +249,31 @@ def test_terms_depend_on_what_their_step_reads_and_not_on_the_whole_loop():
 def test_single_precision_on_request(recwarn):
     sample(local_level(Y), precision="float32", draws=5, warmup=5, chains=1, seed=1, progress=False)
     assert not [warning for warning in recwarn if "float64" in str(warning.message)]
+
+
+def test_a_series_within_a_series():
+    y = np.random.default_rng(2).normal(size=(3, 4))
+
+    @model
+    def nested(y):
+        def hour(x, row):
+            x = rv("x", dist.Normal(x, 1.0))
+
+            def minute(z, seen):
+                z = rv("z", dist.Normal(z, 0.5))
+                rv("y", dist.Normal(z, 1.0), obs=seen)
+                return z, None
+
+            scan("minute", minute, x, row)
+            return x, None
+
+        scan("hour", hour, 0.0, y)
+
+    found = traced(nested(y))
+    assert found.dims["z"] == ("hour", "minute")
+    np.testing.assert_array_equal(found.observed["y"], y)
+    x, z = np.array([0.1, -0.5, 0.3]), np.random.default_rng(3).normal(size=(3, 4))
+    terms = found.density.by_term(found.density.coordinates.join([x, z]), *found.data)
+    before = np.concatenate([x[:, None], z[:, :-1]], axis=1)
+    assert float(terms["z"]) == pytest.approx(stats.norm.logpdf(z, before, 0.5).sum(), rel=1e-12)
+    assert float(terms["y"]) == pytest.approx(stats.norm.logpdf(y, z).sum(), rel=1e-12)
