@@ -37,7 +37,7 @@ verify:
 OLDEST ?= python3.11
 # Whether samplers have the right law, tested on the newest stack at length, is left to a few tests there.
 LAWS := statistics walnuts microcanonical particle metropolis compositions elliptical flat_nuts slice adaptation random \
-	distributions approximations marginalization
+	distributions approximations marginalization ensemble conjugacy termination rosetta
 test-oldest:
 	$(MAKE) test PYTHON=$(OLDEST) VENV=.venv-oldest \
 		PYTEST_OPTIONS='-k "not schools_centered" $(LAWS:%=--ignore=tests/test_%.py)'
