@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-import json
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import jax
@@ -33,6 +29,7 @@ from ..samplers.random import chain_key
 from ..samplers.stopping import Until
 from .arguments import as_seed, check_model_and_sampler
 from .arviz import to_arviz
+from .attributes import common_attributes, names_of_dimensions
 from .checks import check_given, check_sampleable
 from .constrained import Batch, ConstrainedValues
 from .identity import Lent, run_identity, with_data
@@ -256,32 +253,16 @@ def _to_result(
     attrs: dict[str, Any],
     settings: Settings,
 ) -> Any:
-    dims = {name: list(names) for name, names in traced.dims.items() if names}
-    dims |= {name: list(names) for name, (_, names) in found.fixed.items() if names}
+    dims = names_of_dimensions(traced, found)
     dims |= {name: ["block"] for name in drawn.statistics if name.startswith("block_")}
-    coords: dict[str, Any] = {name: np.array(p.coords or range(p.size)) for name, p in traced.plates.items()}
+    coords: dict[str, Any] = {name: plate.labels for name, plate in traced.plates.items()}
     coords["chain"] = list(drawn.chains)
     coords["block"] = [report.block for report in kernel.reports]
-    blocks = {
-        report.block: {
-            "sampler": report.sampler,
-            "dimension": report.dimension,
-            "adtype": report.adtype,
-            "reason": report.reason,
-            "measurements": [dataclasses.asdict(measurement) for measurement in report.measurements],
-            "audited_by": report.audited_by,
-        }
-        for report in kernel.reports
-    }
     attrs |= {
-        "model": model.name,
-        "blocks": json.dumps(blocks),
+        **common_attributes(model.name, kernel.reports, ("dualtape", "jax", "numpyro", "numpy")),
         "warmup": settings.warmup,
         "thin": settings.thin,
         "interrupted": int(not drawn.finished),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "inference_library": "dualtape",
-        **{f"{name}_version": _version(name) for name in ("dualtape", "jax", "numpyro", "numpy")},
     }
     observed = {name: np.asarray(value) for name, value in traced.observed.items()}
     groups = {
@@ -383,10 +364,3 @@ def _check_arguments(model: object, sampler: object, *, audit: object, **counts:
             raise ValueError(f"sample: {name} must be an integer >= {low}, got {value!r}.")
     if not isinstance(audit, bool):
         raise TypeError(f"sample: audit must be True or False, got {audit!r}.")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpyro.distributions import Distribution
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ class Plate:
     name: str
     size: int
     coords: tuple[Any, ...] | None
+
+    @property
+    def labels(self) -> np.ndarray[Any, Any]:
+        """The labels of its entries, their numbers where they have none."""
+        return np.array(self.coords or range(self.size))
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def recover(model: BoundModel, idata: Any, seed: int | None = None, *, probabili
         derived = replay(model, {**values, **added}, draws.rows, seed, lambda trace: _missing(trace, draws))
     variables: dict[str, tuple[Any, HostArray]] = {name: (site.dims, added[name]) for name, site in sites.items()}
     variables |= {name: (derived.dims.get(name), array) for name, array in derived.values.items()}
-    coords = {name: np.array(plate.coords or range(plate.size)) for name, plate in found.plates.items()}
+    coords = {name: plate.labels for name, plate in found.plates.items()}
     for name, array in chances.items():
         dims = sites[name].dims or tuple(f"{name}_dim_{i}" for i in range(len(sites[name].shape)))
         variables[f"{name}_probability"] = ((*dims, f"{name}_value"), array)

@@ -139,15 +139,16 @@ def known_entries(distribution: Distribution, entries: Entries) -> Distribution 
 
 
 def observed_density(name: str, distribution: Distribution, given: Any, missing: Mask) -> Any:
-    """The log density of what is observed of each vector, shape of the batch; 0 where nothing is.
+    """The log density of what is observed of each vector or matrix, shape of the batch; 0 where nothing is.
 
     Of a Gaussian vector the observed entries are Gaussian, with their rows and columns of the covariance.
 
     Raises:
         ValueError: naming the site, where vectors of another family are missing in part.
     """
-    batch = missing.shape[:-1]
-    whole, nothing = ~missing.any(axis=-1), missing.all(axis=-1)
+    batch = missing.shape[: missing.ndim - len(distribution.event_shape)]
+    events = tuple(range(len(batch), missing.ndim))
+    whole, nothing = ~missing.any(axis=events), missing.all(axis=events)
     full = jnp.asarray(np.where(missing, 0.0, given))
     found = jnp.where(jnp.asarray(whole), log_density(distribution, full), 0.0)
     partial = ~whole & ~nothing

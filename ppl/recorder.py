@@ -170,13 +170,10 @@ class Recorder(AbstractInterpreter):
         entries = entries_of(name, distribution, missing)
         if self.inspect is not None:
             self.inspect(title, name, distribution, completed(given, entries, entries.inside()))
-        self.trace.claim(label)
         hidden, log_jacobian = self.source.value(label, entries)
-        self.trace.values[label] = hidden
         labels = self._labels_along(named_dims(name, dims, plates, np.shape(given), len(distribution.event_shape)))
-        index = Plate(f"{label}_index", len(entries), labels_of(entries.mask, labels[: entries.mask.ndim]))
-        self.trace.claim(index.name)
-        self.trace.plates[index.name] = index
+        index = self._claim_entries(label, labels_of(entries.mask, labels[: entries.mask.ndim]))
+        self.trace.values[label] = hidden
         self._note(label, entries, hidden, None, (index,), obs=None)
         value = completed(given, entries, hidden)
         self._note(name, distribution, value, dims, plates, obs=np.where(missing, np.nan, given))
@@ -185,6 +182,7 @@ class Recorder(AbstractInterpreter):
             owned = entries.owned(elements.shape)
             if self.pointwise and owned.ndim < missing.ndim:
                 self._add_by_event(name, label, distribution, elements, np.asarray(given), missing)
+                self.trace.likelihood[name] = None
                 return value
             self._add(label, elements[owned], (index.name,))
             self._add_jacobian(label, log_jacobian)
@@ -215,7 +213,6 @@ class Recorder(AbstractInterpreter):
         kept = Plate(f"{name}_observed_index", int(seen.sum()), labels_of(seen))
         self._add(name, observed[seen], (kept.name,))
         self.trace.plates[kept.name] = kept
-        self.trace.likelihood[name] = None
 
     def _labels_along(self, dims: Dims) -> list[tuple[Any, ...] | None]:
         """The labels along each dimension, None where it has none."""
@@ -223,11 +220,15 @@ class Recorder(AbstractInterpreter):
 
     def entries(self, label: str, entries: Distribution, labels: tuple[Any, ...]) -> Any:
         """Missing entries as a latent site of their own, labelled with where they stand."""
-        self.trace.claim(label)
+        return self._latent(label, entries, None, (self._claim_entries(label, labels),))
+
+    def _claim_entries(self, label: str, labels: tuple[Any, ...]) -> Plate:
+        """Take the name of a latent site of entries, and that of its dimension."""
         index = Plate(f"{label}_index", len(labels), labels)
+        self.trace.claim(label)
         self.trace.claim(index.name)
         self.trace.plates[index.name] = index
-        return self._latent(label, entries, None, (index,))
+        return index
 
     def replace_term(self, name: str, elements: Any, dims: Dims, labels: tuple[Any, ...]) -> None:
         """Put a term in the place of another, with labels for its elements."""

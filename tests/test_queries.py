@@ -516,3 +516,22 @@ def test_a_data_frame_of_gaps_at_the_end_is_replicated_too():
     idata = sample(gappy(np.array([0.1, 0.2])), **SHORT)
     found = predict(gappy(np.array([0.1, 0.2, np.nan])), idata, seed=1)["posterior_predictive"]["y"]
     assert found.shape == (2, 100, 3)
+
+
+def test_log_likelihood_of_matrices_that_are_missing_in_part_is_refused():
+    eye = jnp.eye(2)
+    y = np.array([[[0.1, 0.2], [0.3, 0.4]], [[np.nan, 0.2], [0.3, 0.4]]])
+
+    @model
+    def matrices(y):
+        m = rv("m", dist.Normal())
+        with plate("row", len(y)):
+            rv("y", dist.MatrixNormal(m * jnp.ones((2, 2)), eye, eye), obs=y)
+
+    holes = np.where(np.arange(2)[:, None, None] == 1, np.nan, y)
+    idata = sample(matrices(holes), **SHORT)
+    found = log_likelihood(matrices(holes), idata)["log_likelihood"]["y"].values
+    expected = stats.norm.logpdf(y[0], idata["posterior"]["m"].values[..., None, None]).sum((-2, -1))
+    np.testing.assert_allclose(found[..., 0], expected, rtol=1e-10)
+    with pytest.raises(ValueError, match="site 'y' has vectors of MatrixNormal that are missing in part"):
+        log_likelihood(matrices(y), sample(matrices(y), **SHORT))

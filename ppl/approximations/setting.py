@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,6 +21,7 @@ from ...samplers.executables import compile_soon
 from ...samplers.hamiltonian import check_integer
 from ..arguments import check_model
 from ..arviz import to_arviz
+from ..attributes import common_attributes, names_of_dimensions
 from ..checks import check_given, check_sampleable
 from ..constrained import Batch, ConstrainedValues
 from ..initialization import check_initial_values, explain_failure, proposals
@@ -176,28 +174,14 @@ class Setting:
         batch = Batch.of(traced, len(positions), self.dtype)
         program = compile_soon(batch.values, *batch.arguments).result().call
         posterior = ConstrainedValues(batch.rows, batch.shapes, program)(positions[None], traced.data)
-        dims = {name: list(names) for name, names in traced.dims.items() if names}
-        dims |= {name: list(names) for name, (_, names) in self.found.fixed.items() if names}
-        coords: dict[str, Any] = {name: np.array(p.coords or range(p.size)) for name, p in traced.plates.items()}
+        dims = names_of_dimensions(traced, self.found)
+        coords: dict[str, Any] = {name: plate.labels for name, plate in traced.plates.items()}
         coords["chain"] = [0]
-        blocks = {
-            report.block: {
-                "sampler": report.sampler,
-                "dimension": report.dimension,
-                "adtype": report.adtype,
-                "reason": report.reason,
-                "measurements": [dataclasses.asdict(measurement) for measurement in report.measurements],
-            }
-        }
         described = {
-            "model": self.model.name,
+            **common_attributes(self.model.name, [report], ("dualtape", "jax", "numpyro", "numpy", "scipy")),
             "seed": self.seed,
-            "blocks": json.dumps(blocks),
             "adtype": report.adtype or "",
             "adtype_reason": report.reason or "",
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "inference_library": "dualtape",
-            **{f"{name}_version": _version(name) for name in ("dualtape", "jax", "numpyro", "numpy", "scipy")},
             **attrs,
         }
         groups = {
@@ -218,10 +202,3 @@ def warn_of_weights(owner: str, weights: Smoothed, remedy: str) -> None:
             ApproximationWarning,
             stacklevel=3,
         )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -79,7 +79,7 @@ def replay(
     return Replay(
         dict(zip(dims, found, strict=True)),
         {name: list(own) for name, own in dims.items() if own},
-        {name: np.array(plate.coords or range(plate.size)) for name, plate in trace.plates.items()},
+        {name: plate.labels for name, plate in trace.plates.items()},
     )
 
 

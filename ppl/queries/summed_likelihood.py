@@ -78,7 +78,7 @@ def summed_likelihood(
     return Replay(
         rest.values | {names[name]: array for name, array in sums.items()},
         rest.dims | dims,
-        rest.coords | {name: np.array(p.coords or range(p.size)) for name, p in found.plates.items()},
+        rest.coords | {name: plate.labels for name, plate in found.plates.items()},
     )
 
 
